@@ -425,8 +425,10 @@ export interface Target {
   dataBreakpointInfo(expression: string, vcpu: number, bytes?: number): DataBreakpointInfo;
   /** lines (1-based) that breakpoints can sit on, within the range given */
   breakpointLines(from: number, to: number): number[];
-  /** how often an event of this kind can be stepped into from here: what stepIn would stop at, by name */
+
+  // vCPUs and their stacks
   vcpus(): Vcpu[];
+  /** innermost first; never empty for a vCPU that exists */
   frames(vcpu: number): Frame[];
   /** state of the whole machine as seen from a frame */
   scopes(vcpu: number, frame: Frame): Scope[];

@@ -1,0 +1,43 @@
+/** Finding what somebody meant to type, for messages that name the mistake and its remedy. */
+
+/** Levenshtein distance with swaps of neighbours counted once, abandoned above `limit`. */
+function distance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) > limit) return limit + 1;
+  let before: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      row[j] = Math.min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (same ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        row[j] = Math.min(row[j], before[j - 2] + 1);
+    }
+    before = last;
+    last = row;
+  }
+  return last[b.length];
+}
+
+/**
+ * The legal word that `word` most likely was meant to be, or undefined if none is near (a third of its letters wrong).
+ * Case and the separators `-`, `_`, `.` do not count as mistakes.
+ */
+export function didYouMean(word: string, legal: Iterable<string>): string | undefined {
+  const plain = (s: string) => s.toLowerCase().replace(/[-_.\s]/g, '');
+  const wanted = plain(word);
+  if (wanted === '') return undefined;
+  let best: string | undefined;
+  let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
+  for (const candidate of legal) {
+    const d = distance(wanted, plain(candidate), bestDistance);
+    if (d < bestDistance) [best, bestDistance] = [candidate, d];
+  }
+  return best;
+}
+
+/** `; did you mean 'x'?` or nothing, to end a message with. */
+export function suggestion(word: string, legal: Iterable<string>): string {
+  const meant = didYouMean(word, legal);
+  return meant === undefined ? '' : `; did you mean '${meant}'?`;
+}
