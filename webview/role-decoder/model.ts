@@ -123,13 +123,18 @@ function cellOf(
   };
 }
 
-/** The word that the formulas give; undefined if one of them needs an unknown input or a field has no formula. */
-export function deriveWord(column: Column, inputs: Inputs): bigint | undefined {
-  let word = 0n;
+/**
+ * The word that the formulas give. Fields without a formula, or with one that needs an unknown input, keep what they are in
+ * `otherwise`; undefined if that is unknown too.
+ */
+export function deriveWord(column: Column, inputs: Inputs, otherwise?: bigint): bigint | undefined {
+  let word = otherwise === undefined ? 0n : strayBits(column, otherwise);
   for (const field of column.layout.fields) {
+    const mask = ((1n << BigInt(field.width)) - 1n) << BigInt(field.lsb);
     const value = column.origins.get(field.name)?.evaluate(inputs);
-    if (value === undefined) return undefined;
-    word |= BigInt(value) << BigInt(field.lsb);
+    if (value !== undefined) word |= BigInt(value) << BigInt(field.lsb);
+    else if (otherwise !== undefined) word |= otherwise & mask;
+    else return undefined;
   }
   return word;
 }

@@ -178,7 +178,7 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
   const eight = (condition: string): Texts => ({
     cr4_pae: condition,
     gpte_is_8_bytes: condition,
-    has_4_byte_gpte: condition === '1' ? '0' : `!(${condition})`,
+    has_4_byte_gpte: condition === '1' ? '0' : `!${condition}`,
   });
   const notWp: Texts = { smep_andnot_wp: 'CR4.SMEP && !CR0.WP', smap_andnot_wp: 'CR4.SMAP && !CR0.WP' };
   const guestLevel = 'EFER.LMA ? (CR4.LA57 ? 5 : 4)';

@@ -1,0 +1,61 @@
+/** The inputs of the formulas out of what a debug session says: registers by the SDM's bit numbers (vol. 3, 2.5 and 2.2.1). */
+import type { RegisterView } from '../../src/adapter/protocol';
+import type { SessionInfo, ThreadInfo } from '../messages';
+import type { Inputs } from './expression';
+import type { MmuUse } from './origins';
+
+const BITS: Readonly<Record<string, readonly [register: string, bit: number]>> = {
+  'CR0.PG': ['cr0', 31],
+  'CR0.WP': ['cr0', 16],
+  'CR4.PSE': ['cr4', 4],
+  'CR4.PAE': ['cr4', 5],
+  'CR4.LA57': ['cr4', 12],
+  'CR4.SMEP': ['cr4', 20],
+  'CR4.SMAP': ['cr4', 21],
+  'CR4.PKE': ['cr4', 22],
+  'EFER.LMA': ['efer', 10],
+  'EFER.NX': ['efer', 11],
+};
+
+/** What a session's registers and vCPU state say; what they do not say stays unknown. */
+export function inputsOf(registers: readonly RegisterView[], thread: ThreadInfo | undefined): Inputs {
+  const inputs: Record<string, number | undefined> = {};
+  for (const [name, [register, bit]] of Object.entries(BITS)) {
+    const value = registers.find((r) => r.name.toLowerCase() === register)?.value;
+    if (value !== undefined) inputs[name] = Number((BigInt(value) >> BigInt(bit)) & 1n);
+  }
+  const flag = (value: boolean | null | undefined): number | undefined =>
+    typeof value === 'boolean' ? Number(value) : undefined;
+  inputs['is_smm'] = flag(thread?.smm);
+  inputs['is_guest_mode'] = flag(thread?.guestMode);
+  return inputs;
+}
+
+/** A 64-bit guest with paging on, for when there is no session: something to start turning bits over from. */
+export const TYPICAL: Inputs = {
+  'CR0.PG': 1,
+  'CR0.WP': 1,
+  'CR4.PSE': 0,
+  'CR4.PAE': 1,
+  'CR4.LA57': 0,
+  'CR4.SMEP': 1,
+  'CR4.SMAP': 1,
+  'CR4.PKE': 0,
+  'EFER.LMA': 1,
+  'EFER.NX': 1,
+  is_smm: 0,
+  is_guest_mode: 0,
+  ad_enabled: 1,
+  tdp_level: 4,
+  eptp_level: 4,
+  eptp_ad: 1,
+  execonly: 1,
+  tdp_has_smep: 0,
+};
+
+/** What a session's MMU is for, by its name in struct kvm_vcpu_arch. */
+export function useOf(mmu: string, session: Pick<SessionInfo, 'paging' | 'vendor'> | null): MmuUse {
+  if (mmu === 'nested_mmu') return 'walk';
+  if (mmu === 'guest_mmu') return session?.vendor === 'amd' ? 'shadow-npt' : 'shadow-ept';
+  return session?.paging === 'shadow' ? 'shadow' : 'tdp';
+}
