@@ -118,7 +118,7 @@ export function parseKernel(text: string): KernelVersion {
   const set = PATCH_SETS.find((s) => s.id === wanted || s.aliases.includes(wanted));
   if (set) return patchSetKernel(set);
 
-  const m = /^v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-+~.].*)?$/i.exec(name);
+  const m = /^v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-+~.]\S*)?$/i.exec(name);
   if (!m) throw new WordError(`'${text}' is not a kernel: ${legalKernels()}`);
   const [major, minor] = [Number(m[1]), Number(m[2])];
   // Debian, Ubuntu and RHEL name the ABI after ".0-" and keep the real patch level to themselves.
