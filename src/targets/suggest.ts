@@ -19,6 +19,15 @@ function distance(a: string, b: string, limit: number): number {
   return last[b.length];
 }
 
+/** Distance, with a part left out at either end (tdp_page_fault for kvm_tdp_page_fault) counted as about one mistake. */
+function nearness(wanted: string, candidate: string, limit: number): number {
+  const extra = Math.abs(wanted.length - candidate.length);
+  const contained =
+    Math.min(wanted.length, candidate.length) >= 4 && (candidate.includes(wanted) || wanted.includes(candidate));
+  const d = distance(wanted, candidate, limit);
+  return contained ? Math.min(d, 1 + extra / 10) : d;
+}
+
 /**
  * The legal word that `word` most likely was meant to be, or undefined if none is near (a third of its letters wrong).
  * Case and the separators `-`, `_`, `.` do not count as mistakes.
@@ -30,7 +39,7 @@ export function didYouMean(word: string, legal: Iterable<string>): string | unde
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
   for (const candidate of legal) {
-    const d = distance(wanted, plain(candidate), bestDistance);
+    const d = nearness(wanted, plain(candidate), bestDistance);
     if (d < bestDistance) [best, bestDistance] = [candidate, d];
   }
   return best;
