@@ -1,6 +1,6 @@
 /**
  * A real VS Code for tests: its server on the loopback address, its workbench in a headless Chromium, the extension of
- * this checkout loaded as if under development.
+ * this checkout, as it ships, loaded as if under development.
  *
  *   const workbench = await openWorkbench({ folder, file, theme: 'dark' });
  *   await workbench.page.keyboard.press('F5');                                  // what a person does
@@ -18,6 +18,7 @@ import { basename, join, relative } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { chromium, type Browser, type Frame, type Page } from 'playwright-core';
 import { CHROMIUM_FLAGS, ensureChromium } from '../../scripts/chromium';
+import { stage } from '../../scripts/stage';
 import { ensureServer, ROOT, startServer, writeSettings, type Server } from '../../scripts/vscode-server';
 import {
   HARNESS_VARIABLE,
@@ -69,6 +70,8 @@ const QUIET: Readonly<Record<string, unknown>> = {
   'update.mode': 'none',
   'git.enabled': false,
   'npm.autoDetect': 'off',
+  'window.autoDetectColorScheme': false,
+  'window.autoDetectHighContrast': false,
   'window.restoreWindows': 'preserve',
   'editor.hover.delay': 100,
 };
@@ -87,6 +90,9 @@ export async function openWorkbench(options: WorkbenchOptions = {}): Promise<Wor
   if (options.folder === undefined) await mkdir(folder, { recursive: true });
   else await cp(options.folder, folder, { recursive: true });
 
+  const extension = join(dataDir, 'mmuscope');
+  await stage(extension);
+
   const post = new Post();
   let server: Server | undefined;
   let browser: Browser | undefined;
@@ -95,13 +101,15 @@ export async function openWorkbench(options: WorkbenchOptions = {}): Promise<Wor
     const settings = { ...QUIET, 'workbench.colorTheme': THEMES[options.theme ?? 'dark'], ...options.settings };
     server = await startServer(install, { dataDir, settings, env: { [HARNESS_VARIABLE]: address } });
     browser = await chromium.launch({ executablePath, args: [...CHROMIUM_FLAGS], headless: true });
-    const page = await browser.newPage({ viewport: { width: options.width ?? 1280, height: options.height ?? 800 } });
+    const page = await browser.newPage({
+      viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
+    });
     const workbench = new Workbench(page, folder, { server, browser, post, dataDir, settings, control });
     const url = server.url({
       folder,
       file: options.file === undefined ? undefined : join(folder, options.file),
       line: options.line,
-      developmentPath: ROOT,
+      developmentPath: extension,
       testsPath: control ? SUITE : undefined,
     });
     await page.goto(url);
@@ -217,7 +225,12 @@ export class Workbench {
   /** Changes settings of the open window; it follows by itself. */
   async settings(change: Readonly<Record<string, unknown>>): Promise<void> {
     Object.assign(this.parts.settings, change);
-    await writeSettings(this.parts.dataDir, this.parts.settings);
+    if (!this.parts.control) return writeSettings(this.parts.dataDir, this.parts.settings);
+    await this.host(async (vscode, changes) => {
+      for (const [name, value] of Object.entries(changes)) {
+        await vscode.workspace.getConfiguration().update(name, value, vscode.ConfigurationTarget.Global);
+      }
+    }, change);
   }
 
   /**

@@ -42,7 +42,7 @@ async function runTests(grep?: string): Promise<SuiteReport> {
   const mocha = new Mocha({ ui: 'bdd', timeout: 30_000, color: true, ...(grep === undefined ? {} : { grep }) });
   // Hands out describe, it and the hooks, as loading a file would.
   mocha.suite.emit('pre-require', globalThis as unknown as Mocha.MochaGlobals, '', mocha);
-  const files = import.meta.webpackContext('./', { recursive: true, regExp: /\.test\.ts$/, mode: 'lazy' });
+  const files = import.meta.webpackContext('./', { recursive: true, regExp: /\.test\.ts$/, mode: 'eager' });
   for (const file of files.keys()) await files(file);
   const tests: TestRecord[] = [];
   await new Promise<void>((done) => {

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { openWorkbench, type Workbench } from '../harness';
+
+/** The harness must not say that something is there when it is not: each of its promises is tried here. */
+describe('the VS Code harness', () => {
+  let workbench: Workbench;
+
+  before(async () => {
+    workbench = await openWorkbench({ theme: 'light', settings: { 'editor.tabSize': 3 } });
+  });
+  after(async () => {
+    await workbench?.close();
+  });
+
+  const background = () =>
+    workbench.page.evaluate(() => {
+      const style = (globalThis as unknown as { getComputedStyle(e: unknown): { backgroundColor: string } })
+        .getComputedStyle;
+      const doc = (globalThis as unknown as { document: { querySelector(s: string): unknown } }).document;
+      return style(doc.querySelector('.part.editor')).backgroundColor;
+    });
+
+  it('runs functions in the extension host, with arguments, and brings their errors back', async () => {
+    const sum = await workbench.host((_vscode, { a, b }) => a + b, { a: 40, b: 2 });
+    assert.equal(sum, 42);
+    await assert.rejects(
+      workbench.host(() => {
+        throw new Error('no such slot');
+      }),
+      /no such slot/,
+    );
+  });
+
+  it('opens with the settings that were asked for', async () => {
+    const size = await workbench.host((vscode) => vscode.workspace.getConfiguration('editor').get('tabSize'));
+    assert.equal(size, 3);
+  });
+
+  it('changes the theme of the open window', async () => {
+    assert.equal(await background(), 'rgb(255, 255, 255)');
+    await workbench.theme('highContrast');
+    assert.equal(await background(), 'rgb(0, 0, 0)');
+    await workbench.theme('light');
+  });
+
+  it('reads text inside a webview, and says what is there when the wanted text is not', async () => {
+    await workbench.host((vscode) => {
+      const panel = vscode.window.createWebviewPanel('probe', 'Probe', vscode.ViewColumn.One, { enableScripts: true });
+      panel.webview.html = '<p id="who">static</p><script>who.textContent = "scripted"</script><p hidden>unseen</p>';
+    });
+    assert.equal(await workbench.frameText('#who', { containing: 'scripted' }), 'scripted');
+    await assert.rejects(workbench.frameText('#who', { containing: 'static', timeout: 300 }), /No webview .*scripted/);
+    await assert.rejects(workbench.frameText('p[hidden]', { timeout: 300 }), /No webview shows p\[hidden\]/);
+  });
+
+  it('brings editors back after a reload, with a new extension host', async () => {
+    const pid = await workbench.host(async (vscode) => {
+      const text = await vscode.workspace.openTextDocument({ content: 'kept over the reload' });
+      await vscode.window.showTextDocument(text);
+      return process.pid;
+    });
+    await workbench.reload();
+    const after = await workbench.host(async (vscode) => {
+      for (let i = 0; i < 50 && vscode.window.activeTextEditor === undefined; i++) {
+        await new Promise((done) => setTimeout(done, 100));
+      }
+      return { pid: process.pid, text: vscode.window.activeTextEditor?.document.getText() };
+    });
+    assert.notEqual(after.pid, pid);
+    assert.equal(after.text, 'kept over the reload');
+  });
+
+  it('runs commands through the palette', async () => {
+    await workbench.command('View: Toggle Zen Mode');
+    await workbench.page.waitForSelector('.monaco-workbench .part.statusbar', { state: 'hidden' });
+    await workbench.command('View: Toggle Zen Mode');
+    await workbench.page.waitForSelector('.monaco-workbench .part.statusbar');
+  });
+});
