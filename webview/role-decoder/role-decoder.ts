@@ -30,7 +30,7 @@ import {
   wordText,
 } from './model';
 import { INPUTS, MMU_USES, type MmuUse } from './origins';
-import { styles } from './styles';
+import { RULER, styles } from './styles';
 
 type Words = Record<string, bigint | undefined>;
 
@@ -262,7 +262,7 @@ export class RoleDecoder extends LitElement {
       ${this.problem === null ? nothing : html`<div class="message" role="alert">${icon('reserved')} ${this.problem}</div>`}
       <main>
         <section class="words" aria-label="Role words">${columns.map((column) => this.renderWord(column))}</section>
-        ${this.renderRuler(columns, rows)} ${this.renderTable(columns, rows)} ${this.renderInputs(columns)}
+        ${this.renderRuler(columns, rows)} ${this.renderInputs(columns)} ${this.renderTable(columns, rows)}
       </main>
     `;
   }
@@ -409,7 +409,7 @@ export class RoleDecoder extends LitElement {
         ${lines.map((line, y) => {
           const first = lines.findIndex((l) => l.half === line.half) === y;
           return html`
-            ${first ? this.renderScale(line.half) : nothing} ${this.renderLine(line.column, line.half, line.shift, y, rows)}
+            ${first ? this.renderScale(line.half, rows) : nothing} ${this.renderLine(line.column, line.half, line.shift, y, rows)}
           `;
         })}
       </div>
@@ -428,13 +428,28 @@ export class RoleDecoder extends LitElement {
       <span class="muted">${row.width === 1 ? 'bit' : 'bits'} ${bitSpan(row)}</span> ${row.meaning}`;
   }
 
-  private renderScale(half: 'base' | 'ext'): TemplateResult {
-    return html`<div class="line scale" role="presentation">
-      <span class="name">${half === 'base' ? 'base' : 'ext'}</span>
-      ${[7, 6, 5, 4, 3, 2, 1, 0].map(
-        (n) => html`<span class="nibble"><span>${n * 4 + 3}</span><span></span><span></span><span>${n * 4}</span></span>`,
-      )}
-    </div>`;
+  /** Names over the fields, slanted to find room, and bit numbers at both ends of every four bits. */
+  private renderScale(half: 'base' | 'ext', rows: readonly Row[]): TemplateResult {
+    const named = rows.filter((r) => r.half === half && !/^(reserved|pad)_/.test(r.name));
+    const longest = Math.max(...named.map((r) => r.name.length));
+    return html`<div class="names mono" role="presentation" .style=${`height: ${Math.round(longest * 4.9 + 14)}px`}>
+        <span class="half">${half}</span>
+        ${named.map(
+          (row) =>
+            html`<span
+              class=${classMap({ label: true, at: this.at?.name === row.name && this.at.half === half, differs: row.differs })}
+              .style=${`left: ${bitCentre(row.lsb + (row.width - 1) / 2)}px`}
+              @pointerenter=${() => this.look(half, row.name)}
+              >${row.name}</span
+            >`,
+        )}
+      </div>
+      <div class="line scale" role="presentation">
+        <span class="name"></span>
+        ${[7, 6, 5, 4, 3, 2, 1, 0].map(
+          (n) => html`<span class="nibble"><span>${n * 4 + 3}</span><span></span><span></span><span>${n * 4}</span></span>`,
+        )}
+      </div>`;
   }
 
   private renderLine(column: Column, half: 'base' | 'ext', shift: number, y: number, rows: readonly Row[]): TemplateResult {
@@ -644,6 +659,12 @@ export class RoleDecoder extends LitElement {
       </div>
     </section>`;
   }
+}
+
+/** Where the middle of a bit's square is, in pixels from the left end of a line; halves are between two squares. */
+function bitCentre(bit: number): number {
+  const { name, gap, square } = RULER;
+  return name + gap + (7 - Math.floor(bit / 4)) * (4 * square + gap) + (3 - (bit % 4)) * square + square / 2;
 }
 
 function disagrees(cell: Cell | undefined): boolean {

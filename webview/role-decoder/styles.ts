@@ -1,4 +1,9 @@
-import { css } from 'lit';
+import { css, unsafeCSS } from 'lit';
+
+/** Sizes of the ruler in pixels: the names in front of the lines, the gap after every four bits, a bit's square. */
+export const RULER = { name: 76, gap: 5, square: 20 } as const;
+const px = (n: number): ReturnType<typeof unsafeCSS> => unsafeCSS(`${n}px`);
+
 
 export const styles = css`
   :host {
@@ -13,6 +18,12 @@ export const styles = css`
     display: flex;
     flex-direction: column;
     gap: 18px;
+  }
+  main > * {
+    flex: none;
+  }
+  header .status {
+    flex-basis: 100%;
   }
   .tag {
     margin-left: 6px;
@@ -74,25 +85,52 @@ export const styles = css`
   .line {
     display: flex;
     align-items: flex-start;
-    gap: 5px;
+    gap: ${px(RULER.gap)};
+  }
+  .names {
+    position: relative;
+    font-size: 11.5px;
+    color: var(--muted);
+  }
+  .names .half {
+    position: absolute;
+    left: 0;
+    bottom: 0;
+    color: var(--vscode-foreground);
+    font-weight: 600;
+  }
+  .names .label {
+    position: absolute;
+    bottom: 0;
+    padding: 0 3px;
+    transform: translate(-2px, 0) rotate(-45deg);
+    transform-origin: 0 100%;
+    line-height: 1;
+    white-space: nowrap;
+    cursor: default;
+  }
+  .names .label.differs {
+    color: var(--attention);
+  }
+  .names .label.at {
+    color: var(--vscode-foreground);
+    text-decoration: underline;
   }
   .line .name {
-    width: 76px;
+    flex: none;
+    width: ${px(RULER.name)};
     line-height: 20px;
     overflow: hidden;
     text-overflow: ellipsis;
   }
   .line.scale {
-    margin-bottom: -3px;
+    margin: 2px 0 -3px;
     color: var(--muted);
     font-size: 0.8em;
   }
-  .line.scale:not(:first-child) {
-    margin-top: 8px;
-  }
   .nibble {
     display: grid;
-    grid-template-columns: repeat(4, 20px);
+    grid-template-columns: repeat(4, ${px(RULER.square)});
   }
   .scale .nibble span {
     text-align: center;
@@ -108,8 +146,8 @@ export const styles = css`
   }
   .bit {
     position: relative;
-    width: 20px;
-    height: 20px;
+    width: ${px(RULER.square)};
+    height: ${px(RULER.square)};
     padding: 0;
     border: 1px solid var(--vscode-input-border, var(--vscode-checkbox-border, var(--line)));
     margin: 0 -1px 0 0;
@@ -278,10 +316,13 @@ export const styles = css`
   tr.differs th {
     font-weight: 600;
   }
+  .from > div {
+    display: grid;
+    grid-template-columns: max-content 1fr;
+    gap: 10px;
+  }
   .from .who {
-    display: inline-block;
     min-width: 76px;
-    margin-right: 8px;
     color: var(--muted);
     font-family: var(--mono);
     font-size: 0.92em;
@@ -295,7 +336,7 @@ export const styles = css`
     color: var(--vscode-foreground);
   }
   .condition.holds {
-    color: var(--vscode-debugTokenExpression-boolean, var(--vscode-charts-green));
+    color: var(--vscode-charts-green);
     border-bottom: 1px solid currentColor;
     font-weight: 600;
   }
