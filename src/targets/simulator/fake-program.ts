@@ -48,13 +48,20 @@ export class FakeProgram implements Program {
       observer?.leave();
       tick();
     }
-    observer?.event({ kind: 'kvm_entry', vcpu: 0, rip: BigInt(state.value) } as KvmEvent);
+    observer?.event(this.event(state.pc));
     tick();
     observer?.leave();
     if (++state.part < parts) return null;
     const pc = state.pc++;
     state.part = 0;
     return this.options.fails?.(pc) ? [{ line: (this.options.lines ?? 1000) && pc + 1, text: `statement ${pc}` }] : [];
+  }
+
+  /** Every tenth statement violates EPT, writing in every twentieth. */
+  private event(pc: number): KvmEvent {
+    if (pc % 10 !== 9) return { kind: 'kvm_entry', vcpu: 0, rip: BigInt(this.state.value) };
+    const access = { gva: null, code: 0n, write: pc % 20 === 19, fetch: false, user: false };
+    return { kind: 'ept_violation', vcpu: 0, gpa: BigInt(pc) << 12n, ...access, why: null };
   }
 
   save(): State {
