@@ -22,3 +22,20 @@ export async function stage(folder: string): Promise<void> {
     await cp(join(ROOT, file), join(folder, file));
   }
 }
+
+/** Files that a manifest points to (its `./…` strings, and icons) and that are not among those that ship. */
+export function missing(manifest: unknown, files: readonly string[]): string[] {
+  const shipped = new Set(files);
+  const lost = new Set<string>();
+  const visit = (value: unknown, key: string): void => {
+    if (typeof value === 'string') {
+      const points = value.startsWith('./') || /^(icon|light|dark|svg|image|markdown)$/.test(key) || key === 'path';
+      const isFile = points && /\.\w+$/.test(value) && !value.includes('$(') && !value.includes('*');
+      if (isFile && !shipped.has(value.replace(/^\.\//, ''))) lost.add(value);
+    } else if (Array.isArray(value)) value.forEach((item) => visit(item, key));
+    else if (typeof value === 'object' && value !== null) Object.entries(value).forEach(([k, v]) => visit(v, k));
+  };
+  const { main, icon, contributes } = manifest as Record<string, unknown>;
+  visit({ main, icon, contributes }, '');
+  return [...lost].sort();
+}

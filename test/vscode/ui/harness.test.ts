@@ -13,12 +13,7 @@ describe('the VS Code harness', () => {
   });
 
   const background = () =>
-    workbench.page.evaluate(() => {
-      const style = (globalThis as unknown as { getComputedStyle(e: unknown): { backgroundColor: string } })
-        .getComputedStyle;
-      const doc = (globalThis as unknown as { document: { querySelector(s: string): unknown } }).document;
-      return style(doc.querySelector('.part.editor')).backgroundColor;
-    });
+    workbench.page.evaluate<string>("getComputedStyle(document.querySelector('.part.editor')).backgroundColor");
 
   it('runs functions in the extension host, with arguments, and brings their errors back', async () => {
     const sum = await workbench.host((_vscode, { a, b }) => a + b, { a: 40, b: 2 });
