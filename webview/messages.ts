@@ -5,7 +5,7 @@
  * A view starts by sending `ready`. What it must survive a reload with, it keeps through setState; VS Code hands that back to
  * the webview and to the extension's panel serializer.
  */
-import type { RolesBody, RootsBody, TableBody } from '../src/adapter/protocol';
+import type { RolesBody, RootsBody, TableBody, WhyView } from '../src/adapter/protocol';
 
 /** View types: names of the panels, in package.json's activation events too. */
 export const VIEW_TYPES = { roles: 'mmuscope.roleDecoder', tables: 'mmuscope.tables' } as const;
@@ -17,6 +17,7 @@ export const TO_VIEW = {
   showWord: 'showWord',
   roots: 'roots',
   table: 'table',
+  why: 'why',
   goTo: 'goTo',
   failed: 'failed',
 } as const;
@@ -94,6 +95,12 @@ export interface TableMessage {
   readonly request: number;
   readonly body: TableBody;
 }
+/** What was walked before the stop; null if the stop has no walk. Comes before the roots of the same stop. */
+export interface WhyMessage {
+  readonly type: typeof TO_VIEW.why;
+  readonly stop: number;
+  readonly why: WhyView | null;
+}
 /** The user asked, from outside the view, to look at an address. */
 export interface GoToMessage {
   readonly type: typeof TO_VIEW.goTo;
@@ -109,7 +116,7 @@ export interface FailedMessage {
 }
 
 export type ToRolesView = SessionMessage | RolesMessage | ShowWordMessage | FailedMessage;
-export type ToTablesView = SessionMessage | RootsMessage | TableMessage | GoToMessage | FailedMessage;
+export type ToTablesView = SessionMessage | RootsMessage | TableMessage | WhyMessage | GoToMessage | FailedMessage;
 
 export interface ReadyMessage {
   readonly type: typeof FROM_VIEW.ready;

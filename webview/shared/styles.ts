@@ -50,7 +50,7 @@ export const shared = css`
     border-bottom: 1px solid var(--line);
   }
   header .status {
-    flex: 1 1 220px;
+    flex: 1 1 100%;
     min-width: 0;
     display: flex;
     flex-direction: column;

@@ -1,0 +1,644 @@
+/**
+ * The Tables view: one page of a guest table, EPT, NPT or shadow table at a time, 512 entries and no row limit, with the way down from
+ * the root above it. Follows the session's stops.
+ */
+import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from '@tanstack/virtual-core';
+import { LitElement, html, nothing, svg, type PropertyValues, type TemplateResult } from 'lit';
+import { customElement, query, state } from 'lit/decorators.js';
+import { classMap } from 'lit/directives/class-map.js';
+import { live } from 'lit/directives/live.js';
+import { repeat } from 'lit/directives/repeat.js';
+import type { RootView, RootsBody, TableBody, TableRow, WhyView } from '../../src/adapter/protocol';
+import { FROM_VIEW, TO_VIEW, type FromTablesView, type GoToMessage, type SessionInfo, type ToTablesView } from '../messages';
+import { connect } from '../shared/host';
+import { icon, type IconName } from '../shared/icons';
+import { shared } from '../shared/styles';
+import type { RowFilter, RowKind } from './model';
+import {
+  KIND_NAMES,
+  countsText,
+  kindOf,
+  mmioText,
+  parseAddress,
+  placeOfWalk,
+  rootAfterStop,
+  rowAt,
+  sizeText,
+  visibleRows,
+} from './model';
+import { ROW_HEIGHT, styles } from './styles';
+
+/** What survives a reload. */
+interface Saved {
+  readonly session: SessionInfo | null;
+  readonly threadId: number;
+  readonly roots: readonly RootView[];
+  readonly root: RootView | null;
+  readonly body: TableBody | null;
+  readonly selected: number;
+  readonly filter: RowFilter;
+  readonly search: string;
+  readonly follow: boolean;
+}
+
+const FILTERS: Readonly<Record<RowFilter, string>> = { all: 'All', present: 'Not empty', mmio: 'MMIO', changed: 'Changed' };
+
+const KIND_ICONS: Readonly<Record<RowKind, IconName | null>> = {
+  stale: 'stale',
+  mmio: 'mmio',
+  reserved: 'reserved',
+  removed: 'reset',
+  large: 'large',
+  leaf: 'page',
+  table: 'table',
+  software: null,
+  none: null,
+};
+
+const host = connect<ToTablesView, FromTablesView, Saved>(1);
+
+/** What a request was for, to be known again when its answer comes. */
+interface Wanted {
+  readonly request: number;
+  readonly root: RootView | null;
+  readonly path: readonly number[];
+  /** entry to select in the answer: an index, or the one that translates an address */
+  readonly select: number | bigint | null;
+  readonly follows: boolean;
+}
+
+@customElement('mmu-tables')
+export class Tables extends LitElement {
+  static override styles = [shared, styles];
+
+  @state() private session: SessionInfo | null = null;
+  @state() private threadId = 1;
+  @state() private roots: readonly RootView[] = [];
+  @state() private root: RootView | null = null;
+  @state() private body: TableBody | null = null;
+  /** index of the entry that the keyboard is at */
+  @state() private selected = 0;
+  @state() private filter: RowFilter = 'all';
+  @state() private search = '';
+  @state() private problem: string | null = null;
+  /** at a stop, go to the entry that the walk ended at */
+  @state() private follow = true;
+  private why: WhyView | null = null;
+  private wanted: Wanted | null = null;
+  private requests = 0;
+  /** asked for from outside before there was a table to go to */
+  private pending: GoToMessage | null = null;
+  private restored = false;
+
+  @query('.rows') private scroller?: HTMLElement;
+  @query('vscode-textfield.address') private addressField?: HTMLElement & { value: string };
+  @query('vscode-textfield.search') private searchField?: HTMLElement & { value: string };
+  private virtualizer: Virtualizer<HTMLElement, HTMLElement> | null = null;
+  private detach: (() => void) | null = null;
+
+  override connectedCallback(): void {
+    super.connectedCallback();
+    const saved = host.restore();
+    if (saved !== undefined) this.restore(saved);
+    host.listen((message) => this.receive(message));
+    host.send({ type: FROM_VIEW.ready });
+  }
+
+  override disconnectedCallback(): void {
+    super.disconnectedCallback();
+    this.detach?.();
+    this.virtualizer = null;
+  }
+
+  // ---- what comes in --------------------------------------------------------------------------------------------
+
+  private receive(message: ToTablesView): void {
+    switch (message.type) {
+      case TO_VIEW.session:
+        this.followSession(message.session);
+        break;
+      case TO_VIEW.why:
+        this.why = message.why;
+        break;
+      case TO_VIEW.roots:
+        this.takeRoots(message.body);
+        break;
+      case TO_VIEW.table:
+        this.takeTable(message.request, message.body);
+        break;
+      case TO_VIEW.goTo:
+        this.goTo(message);
+        break;
+      case TO_VIEW.failed:
+        this.failed(message.request, message.message);
+        break;
+    }
+  }
+
+  private followSession(session: SessionInfo | null): void {
+    if (session === null) {
+      if (this.session !== null) {
+        this.session = { ...this.session, stopped: false, reason: 'The session has ended; this is what it showed last.' };
+      }
+      return;
+    }
+    if (session.id !== this.session?.id && !this.restored) {
+      this.body = null;
+      this.root = null;
+    }
+    this.restored = false;
+    this.session = session;
+  }
+
+  private takeRoots(roots: RootsBody): void {
+    this.problem = null;
+    this.threadId = roots.threadId;
+    const before = this.root;
+    this.roots = roots.roots;
+    this.root = rootAfterStop(before, roots);
+    if (this.pending !== null) return this.goTo(this.pending);
+    if (this.root === null) {
+      this.body = null;
+      return;
+    }
+    const fault = this.follow && this.why !== null ? placeOfWalk(this.why.steps, this.root.kind, this.root.level) : undefined;
+    if (fault !== undefined) this.ask(this.root, fault.path, fault.index, true);
+    else if (this.root.kind === before?.kind && this.body !== null) this.ask(this.root, this.body.path, this.selected, true);
+    else this.ask(this.root, [], null, true);
+  }
+
+  private takeTable(request: number, body: TableBody): void {
+    if (request !== this.wanted?.request) return;
+    const { select } = this.wanted;
+    this.wanted = null;
+    this.problem = null;
+    this.body = body;
+    this.root = this.roots.find((r) => r.id === body.root.id) ?? body.root;
+    if (typeof select === 'bigint') this.selected = rowAt(body, select)?.index ?? 0;
+    else this.selected = Math.min(select ?? firstInUse(body), body.rows.length - 1);
+    void this.updateComplete.then(() => this.showSelected());
+  }
+
+  /** A table on the way that was followed may be gone by the next stop: then the one above it is shown. */
+  private failed(request: number | null, message: string): void {
+    if (request !== null && request !== this.wanted?.request) return;
+    const wanted = this.wanted;
+    this.wanted = null;
+    if (wanted?.follows === true && wanted.path.length > 0 && wanted.root !== null) {
+      this.ask(wanted.root, wanted.path.slice(0, -1), wanted.path.at(-1) ?? 0, true);
+      return;
+    }
+    this.problem = message;
+  }
+
+  private goTo(message: GoToMessage): void {
+    if (this.roots.length === 0) {
+      this.pending = message;
+      return;
+    }
+    this.pending = null;
+    const wanted = (r: RootView): boolean =>
+      message.kind === undefined ? r.id === this.root?.id : message.kind === 'guest' ? r.kind === 'guest' : r.kind !== 'guest' && r.kind !== 'sppt';
+    const root = this.roots.find((r) => wanted(r) && r.current) ?? this.roots.find(wanted) ?? this.root;
+    if (root !== null) this.askAddress(root, message.address);
+  }
+
+  // ---- what goes out --------------------------------------------------------------------------------------------
+
+  private ask(root: RootView, path: readonly number[], select: number | null, follows = false): void {
+    const request = ++this.requests;
+    this.wanted = { request, root, path, select, follows };
+    host.send({ type: FROM_VIEW.table, request, threadId: this.threadId, root: root.id, path });
+  }
+
+  private askAddress(root: RootView, address: string): void {
+    const request = ++this.requests;
+    this.wanted = { request, root, path: [], select: BigInt(address), follows: false };
+    host.send({ type: FROM_VIEW.table, request, threadId: this.threadId, root: root.id, address });
+  }
+
+  private descend(row: TableRow): void {
+    if (!row.descend || this.root === null || this.body === null) return;
+    this.ask(this.root, [...this.body.path, row.index], null);
+  }
+
+  private up(): void {
+    const path = this.body?.path ?? [];
+    if (this.root !== null && path.length > 0) this.ask(this.root, path.slice(0, -1), path.at(-1) ?? 0);
+  }
+
+  private typeAddress(text: string): void {
+    if (text.trim() === '' || this.root === null) return;
+    try {
+      this.askAddress(this.root, parseAddress(text));
+      this.scroller?.focus();
+    } catch (error) {
+      this.problem = error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  // ---- over a reload --------------------------------------------------------------------------------------------
+
+  private restore(saved: Saved): void {
+    this.session = saved.session;
+    this.threadId = saved.threadId;
+    this.roots = saved.roots;
+    this.root = saved.root;
+    this.body = saved.body;
+    this.selected = saved.selected;
+    this.filter = saved.filter;
+    this.search = saved.search;
+    this.follow = saved.follow;
+    this.restored = true;
+    void this.updateComplete.then(() => this.showSelected());
+  }
+
+  protected override updated(changed: PropertyValues): void {
+    super.updated(changed);
+    const { session, threadId, roots, root, body, selected, filter, search, follow } = this;
+    if (body !== null) host.save({ session, threadId, roots, root, body, selected, filter, search, follow });
+  }
+
+  // ---- rows -----------------------------------------------------------------------------------------------------
+
+  private rows(): readonly TableRow[] {
+    return this.body === null ? [] : visibleRows(this.body.rows, this.filter, this.search);
+  }
+
+  /** The virtualizer for so many rows; made as soon as there is an element to scroll. */
+  private virtual(count: number): Virtualizer<HTMLElement, HTMLElement> | null {
+    const options = {
+      count,
+      getScrollElement: () => this.scroller ?? null,
+      estimateSize: () => ROW_HEIGHT,
+      overscan: 8,
+      observeElementRect,
+      observeElementOffset,
+      scrollToFn: elementScroll,
+      onChange: () => this.requestUpdate(),
+    };
+    if (this.virtualizer === null) {
+      if (this.scroller === undefined || this.scroller === null) {
+        void this.updateComplete.then(() => this.requestUpdate());
+        return null;
+      }
+      this.virtualizer = new Virtualizer(options);
+      this.detach = this.virtualizer._didMount();
+    } else {
+      this.virtualizer.setOptions(options);
+    }
+    this.virtualizer._willUpdate();
+    return this.virtualizer;
+  }
+
+  /** Scrolls as little as it takes; to the middle when the entry is not next to what is seen. */
+  private showSelected(): void {
+    const at = this.rows().findIndex((r) => r.index === this.selected);
+    const { virtualizer } = this;
+    if (at < 0 || virtualizer === null) return;
+    const { startIndex, endIndex } = virtualizer.range ?? { startIndex: 0, endIndex: 0 };
+    const near = at >= startIndex - 2 && at <= endIndex + 2;
+    virtualizer.scrollToIndex(at, { align: near ? 'auto' : 'center' });
+  }
+
+  private select(index: number): void {
+    this.selected = index;
+    this.showSelected();
+  }
+
+  private onKey(event: KeyboardEvent): void {
+    const rows = this.rows();
+    const at = Math.max(0, rows.findIndex((r) => r.index === this.selected));
+    const page = Math.max(1, Math.floor((this.scroller?.clientHeight ?? 0) / ROW_HEIGHT) - 1);
+    const move = (to: number): void => {
+      const row = rows[Math.max(0, Math.min(rows.length - 1, to))];
+      if (row !== undefined) this.select(row.index);
+    };
+    /** The next entry that is not empty, for pages that are mostly holes. */
+    const jump = (step: 1 | -1): void => {
+      for (let i = at + step; i >= 0 && i < rows.length; i += step) {
+        const row = rows[i];
+        if (row !== undefined && kindOf(row) !== 'none') return this.select(row.index);
+      }
+    };
+    const row = rows[at];
+    const keys: Readonly<Record<string, () => void>> = {
+      ArrowDown: () => (event.ctrlKey || event.altKey ? jump(1) : move(at + 1)),
+      ArrowUp: () => (event.ctrlKey || event.altKey ? jump(-1) : move(at - 1)),
+      PageDown: () => move(at + page),
+      PageUp: () => move(at - page),
+      Home: () => move(0),
+      End: () => move(rows.length - 1),
+      Enter: () => row && this.descend(row),
+      ArrowRight: () => row && this.descend(row),
+      Backspace: () => this.up(),
+      ArrowLeft: () => this.up(),
+      n: () => jump(1),
+      p: () => jump(-1),
+      d: () => row && host.send({ type: FROM_VIEW.decode, value: row.raw }),
+      '/': () => this.searchField?.focus(),
+      g: () => this.addressField?.focus(),
+    };
+    const action = keys[event.key];
+    if (action === undefined || event.metaKey) return;
+    event.preventDefault();
+    action();
+  }
+
+  // ---- what is seen ---------------------------------------------------------------------------------------------
+
+  protected override render(): TemplateResult {
+    return html`
+      ${this.renderHeader()}
+      ${this.problem === null ? nothing : html`<div class="message" role="alert">${icon('reserved')} ${this.problem}</div>`}
+      ${this.body === null ? this.renderEmpty() : this.renderPage(this.body)}
+    `;
+  }
+
+  private renderEmpty(): TemplateResult {
+    const text =
+      this.session === null
+        ? 'Start a debug session (open a .mmu scenario and press F5): at every stop this view shows the page tables of the guest and of KVM.'
+        : this.session.stopped
+          ? 'This stop has no page table: paging is off and KVM has made no root yet.'
+          : 'The session runs. Tables are shown when it stops.';
+    return html`<div class="empty">${icon('table', 40)}<p>${text}</p></div>`;
+  }
+
+  private renderHeader(): TemplateResult {
+    const { session } = this;
+    const thread = session?.threads.find((t) => t.id === this.threadId);
+    return html`<header>
+      <div class="status" role="status">
+        <span class="what">${session === null ? 'No debug session' : session.title}${thread === undefined ? nothing : html` · ${thread.name}`}</span>
+        <span class="why">${session === null ? '' : (session.reason ?? 'Runs; this is what its last stop showed.')}</span>
+      </div>
+      ${session !== null && session.threads.length > 1
+        ? html`<span class="choice"
+            ><span id="vcpu">vCPU</span>
+            <vscode-single-select
+              aria-labelledby="vcpu"
+              .value=${String(this.threadId)}
+              @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
+            >
+              ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === this.threadId}>${t.name}</vscode-option>`)}
+            </vscode-single-select></span
+          >`
+        : nothing}
+      ${this.roots.length === 0
+        ? nothing
+        : html`<span class="choice grow"
+              ><span id="root">Tables</span>
+              <vscode-single-select
+                class="root"
+                aria-labelledby="root"
+                .value=${this.root?.id ?? ''}
+                @change=${(e: Event) => {
+                  const root = this.roots.find((r) => r.id === valueOf(e));
+                  if (root !== undefined) this.ask(root, [], null);
+                }}
+              >
+                ${this.roots.map(
+                  (r) =>
+                    html`<vscode-option value=${r.id} ?selected=${r.id === this.root?.id}>${r.title}${r.current ? ' · in use' : ''}</vscode-option>`,
+                )}
+              </vscode-single-select></span
+            >
+            <span class="choice"
+              ><span id="address">${this.root?.kind === 'guest' ? 'gva' : 'gpa'}</span>
+              <vscode-textfield
+                class="address"
+                aria-label="Go to address"
+                placeholder="0x…  go to (g)"
+                @keydown=${(e: KeyboardEvent) => {
+                  if (e.key === 'Enter') this.typeAddress(valueOf(e));
+                  if (e.key === 'Escape') this.scroller?.focus();
+                }}
+              ></vscode-textfield
+            ></span>
+            <button
+              class="tool"
+              aria-pressed=${this.follow ? 'true' : 'false'}
+              title="At each stop, go to the entry that the walk ended at"
+              @click=${() => (this.follow = !this.follow)}
+            >
+              ${icon('pin')} Follow faults
+            </button>`}
+    </header>`;
+  }
+
+  private renderPage(body: TableBody): TemplateResult {
+    const rows = this.rows();
+    const first = BigInt(body.from);
+    const coverage = BigInt(body.entryCoverage);
+    const last = first + coverage * BigInt(body.rows.length) - 1n;
+    return html`
+      <nav class="crumbs" aria-label="Way from the root to this table">
+        <button class="tool" ?disabled=${body.path.length === 0} title="Up one table (Backspace)" aria-label="Up one table" @click=${() => this.up()}>
+          ${icon('up')}
+        </button>
+        <ol>
+          ${body.crumbs.map((crumb, i) => {
+            const here = i === body.crumbs.length - 1;
+            return html`<li>
+              ${i === 0 ? nothing : html`<span class="muted" aria-hidden="true">${icon('right', 11)}</span>`}
+              <button
+                class="tool mono"
+                aria-current=${here ? 'page' : 'false'}
+                @click=${() => !here && this.root && this.ask(this.root, crumb.path, body.path[crumb.path.length] ?? null)}
+              >
+                ${crumb.label}
+              </button>
+            </li>`;
+          })}
+        </ol>
+      </nav>
+      <section class="head">
+        <div>
+          <b>${body.levelName}</b> at <span class="mono">${body.root.space} ${body.tableAddress}</span>
+          <span class="muted">· translates</span> <span class="mono">${hex(first)} – ${hex(last)}</span>
+          <span class="muted">, ${sizeText(coverage)} an entry · ${countsText(body)}</span>
+        </div>
+        ${body.page === null
+          ? nothing
+          : html`<div class="muted">
+              kvm_mmu_page gfn <span class="mono">${body.page.gfn}</span>, role <span class="mono">${body.page.role.value}</span>
+              <span class="mono">${body.page.role.summary}</span>${body.page.tdpMmu === true ? ', TDP MMU' : ''}${body.page.rootCount === null ||
+              body.page.rootCount === 0
+                ? ''
+                : `, root_count ${body.page.rootCount}`}${body.page.unsync === true ? html`, <b>unsync</b>` : nothing}
+            </div>`}
+        ${this.renderStrip(body)}
+      </section>
+      <div class="bar">
+        <div class="group" role="group" aria-label="Entries to show">
+          ${(Object.keys(FILTERS) as RowFilter[]).map(
+            (filter) =>
+              html`<button class="tool" aria-pressed=${this.filter === filter ? 'true' : 'false'} @click=${() => this.setFilter(filter)}>
+                ${FILTERS[filter]}${filter === 'all'
+                  ? nothing
+                  : html`<span class="count">${visibleRows(body.rows, filter, '').length}</span>`}
+              </button>`,
+          )}
+        </div>
+        <vscode-textfield
+          class="search"
+          aria-label="Search entries"
+          placeholder="Search entries: index, address, raw, meaning (/)"
+          .value=${live(this.search)}
+          @input=${(e: Event) => (this.search = valueOf(e))}
+          @keydown=${(e: KeyboardEvent) => {
+            if (e.key === 'Escape') this.search = '';
+            if (e.key === 'Escape' || e.key === 'Enter') this.scroller?.focus();
+          }}
+        ></vscode-textfield>
+      </div>
+      ${this.renderRows(body, rows)} ${this.renderDetail(body)}
+    `;
+  }
+
+  private setFilter(filter: RowFilter): void {
+    this.filter = filter;
+    void this.updateComplete.then(() => this.showSelected());
+  }
+
+  /** All entries of the page side by side, each a stroke. */
+  private renderStrip(body: TableBody): TemplateResult {
+    const count = body.rows.length;
+    return html`<svg
+      class="strip"
+      aria-hidden="true"
+      viewBox="0 0 ${count} 10"
+      preserveAspectRatio="none"
+      @click=${(e: PointerEvent) => {
+        const box = (e.currentTarget as Element).getBoundingClientRect();
+        this.select(Math.min(count - 1, Math.floor(((e.clientX - box.left) / box.width) * count)));
+        this.scroller?.focus();
+      }}
+    >
+      ${body.rows.map((row) => {
+        const kind = kindOf(row);
+        const changed = row.marks.includes('changed');
+        if (kind === 'none' && !changed) return nothing;
+        return svg`<rect class=${kind} x=${row.index} y="0" width="1" height="10" />
+          ${changed ? svg`<rect class="changed" x=${row.index} y="7" width="1" height="3" />` : nothing}`;
+      })}
+      ${svg`<rect class="here" x=${this.selected} y="0" width="1" height="10" />`}
+    </svg>`;
+  }
+
+  private renderRows(body: TableBody, rows: readonly TableRow[]): TemplateResult {
+    const virtual = this.virtual(rows.length);
+    const items = virtual?.getVirtualItems() ?? [];
+    return html`<div class="grid" role="grid" aria-label="Entries of ${body.levelName}" aria-rowcount=${rows.length + 1} aria-colcount="5">
+      <div class="row headings" role="row" aria-rowindex="1">
+        <span></span>
+        <span role="columnheader">#</span>
+        <span role="columnheader">${body.root.kind === 'guest' ? 'gva' : 'gpa'}</span>
+        <span role="columnheader">Raw</span>
+        <span role="columnheader">Kind</span>
+        <span role="columnheader">Meaning</span>
+        <span></span>
+      </div>
+      <div
+        class="rows"
+        tabindex="0"
+        role="rowgroup"
+        aria-label="Entries. Arrows move, Enter goes into a table, Backspace goes up, n and p find entries that are not empty."
+        aria-activedescendant="row-${this.selected}"
+        @keydown=${(e: KeyboardEvent) => this.onKey(e)}
+      >
+        <div class="space" .style=${`height: ${virtual?.getTotalSize() ?? 0}px`}>
+          ${repeat(
+            items,
+            (item) => item.key,
+            (item) => {
+              const row = rows[item.index];
+              return row === undefined ? nothing : this.renderRow(row, item.index, item.start);
+            },
+          )}
+        </div>
+        ${rows.length === 0 ? html`<p class="none muted">No entry of this page is left by the filter.</p>` : nothing}
+      </div>
+    </div>`;
+  }
+
+  private renderRow(row: TableRow, at: number, start: number): TemplateResult {
+    const kind = kindOf(row);
+    const changed = row.marks.includes('changed');
+    const name = KIND_ICONS[kind];
+    return html`<div
+      id="row-${row.index}"
+      class=${classMap({ row: true, [kind]: true, changed, selected: row.index === this.selected })}
+      role="row"
+      aria-rowindex=${at + 2}
+      aria-selected=${row.index === this.selected ? 'true' : 'false'}
+      .style=${`transform: translateY(${start}px)`}
+      @click=${() => (this.selected = row.index)}
+      @dblclick=${() => this.descend(row)}
+    >
+      <span class="gutter">${changed ? html`<span class="hidden">changed since the last stop</span>` : nothing}</span>
+      <span class="mono index" role="gridcell">${row.index}</span>
+      <span class="mono from" role="gridcell">${row.from}</span>
+      <span class="mono raw" role="gridcell">${row.raw === '0x0' ? '0' : `0x${row.raw.slice(2).padStart(16, '0')}`}</span>
+      <span class="kind" role="gridcell">${name === null ? nothing : icon(name)} ${KIND_NAMES[kind]}</span>
+      <span class="meaning" role="gridcell" title=${row.summary}>${this.renderMeaning(row)}</span>
+      ${row.descend
+        ? html`<button
+            class="tool"
+            tabindex="-1"
+            aria-label="Go into entry ${row.index}"
+            title="Go into this table (Enter)"
+            @click=${() => this.descend(row)}
+          >
+            ${icon('right')}
+          </button>`
+        : html`<span></span>`}
+    </div>`;
+  }
+
+  private renderMeaning(row: TableRow): TemplateResult {
+    if (row.mmio === null) return html`${row.summary}`;
+    return html`<b>${mmioText(row.mmio)}</b> <span class="muted">${row.summary}</span>`;
+  }
+
+  private renderDetail(body: TableBody): TemplateResult {
+    const row = body.rows.find((r) => r.index === this.selected);
+    if (row === undefined) return html``;
+    const kind = kindOf(row);
+    const name = KIND_ICONS[kind];
+    return html`<footer aria-live="polite">
+      <div class="facts">
+        <span class=${`kind ${kind}`}>${name === null ? nothing : icon(name)} <b>Entry ${row.index}</b> ${KIND_NAMES[kind]}</span>
+        <span class="mono muted">${body.root.space} ${row.address}</span>
+        ${row.target === null ? nothing : html`<span class="mono">→ ${row.target}</span>`}
+        ${row.marks.includes('changed') ? html`<span class="tag">changed since the last stop</span>` : nothing}
+        <p>${row.mmio === null ? (row.summary === '' ? 'Not present: an access here exits or faults.' : row.summary) : html`Cached MMIO: <b>${mmioText(row.mmio)}</b>. ${row.summary}`}</p>
+      </div>
+      <div class="actions">
+        <button class="tool" ?disabled=${!row.descend} @click=${() => this.descend(row)}>${icon('table')} Go in</button>
+        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.decode, value: row.raw })}>${icon('lens')} Decode</button>
+        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.copy, text: `${body.levelName}[${row.index}] ${row.raw} ${row.summary}`.trim() })}>
+          ${icon('copy')} Copy
+        </button>
+        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.openMemory, memoryReference: body.memoryReference })}>${icon('memory')} Memory</button>
+      </div>
+    </footer>`;
+  }
+}
+
+function firstInUse(body: TableBody): number {
+  return body.rows.find((row) => kindOf(row) !== 'none')?.index ?? 0;
+}
+
+const hex = (n: bigint): string => `0x${n.toString(16)}`;
+
+function valueOf(event: Event): string {
+  return (event.target as HTMLElement & { value: string }).value;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    'mmu-tables': Tables;
+  }
+}
