@@ -35,6 +35,7 @@ export interface Bus {
   writeCr(n: number, value: bigint): boolean;
   readMsr(msr: number): boolean;
   writeMsr(msr: number, value: bigint): boolean;
+  writePkru(value: number): boolean;
   invlpg(linear: bigint): boolean;
   /** `type` as in the SDM: 0 individual address, 1 single context, 2 all contexts, 3 all contexts but global. */
   invpcid(type: number, pcid: number, linear: bigint): boolean;

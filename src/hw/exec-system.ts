@@ -238,8 +238,7 @@ function mayUsePort(s: CpuState, bus: Bus, port: number, size: number): boolean 
 function pkru(i: Insn, s: CpuState, bus: Bus): boolean {
   if ((s.cr4 & CR4.PKE) === 0n) return bus.exception(VECTOR.UD, null);
   if (!i.bytes) {
-    s.pkru = Number(truncate(immediate(i.src)!, 4));
-    return true;
+    return bus.writePkru(Number(truncate(immediate(i.src)!, 4)));
   }
   if (readGpr(s, GPR.RCX, 4) !== 0n) return bus.exception(VECTOR.GP, 0);
   if (i.op === 'rdpkru') {
@@ -248,8 +247,7 @@ function pkru(i: Insn, s: CpuState, bus: Bus): boolean {
     return advance(i, s);
   }
   if (readGpr(s, GPR.RDX, 4) !== 0n) return bus.exception(VECTOR.GP, 0);
-  s.pkru = Number(readGpr(s, GPR.RAX, 4));
-  return advance(i, s);
+  return bus.writePkru(Number(readGpr(s, GPR.RAX, 4))) && advance(i, s);
 }
 
 /** Base width of LGDT and friends: 8 bytes in 64-bit code, else 4, of which 16-bit operand size uses 3. */

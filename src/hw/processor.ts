@@ -21,32 +21,13 @@ import {
   type VmExitKind,
 } from './exits';
 import { decodeInsn, type Insn } from './insn';
+import type { LinearMemory } from './linear-memory';
 import type { PhysMemory } from './memory';
 import { truncate, VECTOR } from './operands';
 import { cr0Fault, CR0, cr4Fault, CR4, EFER, MSR, RFLAGS, type CpuState } from './regs';
 
 export { EVENT_TYPE, noIntercepts } from './exits';
 export type { GuestEvent, Intercepts, VmExit, VmExitKind } from './exits';
-
-/** What the processor needs of a translator: the part of translate.ts that it calls. */
-export interface LinearMemory {
-  /** Result words, indices R_* of access.ts. */
-  readonly r: Int32Array;
-  /** Translates a linear address; `access` is made of ACC_* flags. Returns a status of access.ts. */
-  translate(lo: number, hi: number, access: number): number;
-  /** Takes over CR0, CR3, CR4, EFER, PKRU, PKRS and the PDPTE registers after the guest changed one of them itself. */
-  loadRegisters(state: CpuState): void;
-  /** Loads the four PDPTE registers from memory at CR3 (PAE paging); a status of access.ts. The state gets the new values. */
-  loadPdptes(state: CpuState): number;
-  /** Invalidates cached translations of one linear address. */
-  invlpg(lo: number, hi: number): void;
-  /** INVPCID types 0-3. */
-  invpcid(type: number, pcid: number, lo: number, hi: number): void;
-  /** Invalidates the current context; `global`: global entries too. */
-  flush(global: boolean): void;
-  /** Size in bytes of the next accesses, for sub-page permissions. */
-  accessSize: number;
-}
 
 const U32 = 0xffff_ffffn;
 const PAGE = 4096;
@@ -249,7 +230,7 @@ export class Processor implements Bus {
     const { mmu } = this;
     const lo = lo32(linear);
     const hi = hi32(linear);
-    mmu.accessSize = size;
+    mmu.setAccessSize(size);
     let status = mmu.translate(lo, hi, access);
     if (status !== A.OK) return this.translationFailed(status, linear);
     this.hpa0 = (mmu.r[A.R_HPA_HI] >>> 0) * 0x1_0000_0000 + (mmu.r[A.R_HPA_LO] >>> 0);
@@ -446,6 +427,7 @@ export class Processor implements Bus {
     if (pae && ((old ^ value) & (CR0.PG | CR0.CD | CR0.NW)) !== 0n && !this.reloadPdptes()) {
       s.cr0 = old;
       s.efer = oldEfer;
+      this.mmu.loadRegisters(s);
       return false;
     }
     this.mmu.loadRegisters(s);
@@ -463,6 +445,7 @@ export class Processor implements Bus {
     s.cr3 = value;
     if (s.paging && (s.cr4 & CR4.PAE) !== 0n && !s.longModeActive && !this.reloadPdptes()) {
       s.cr3 = old;
+      this.mmu.loadRegisters(s);
       return false;
     }
     this.mmu.loadRegisters(s);
@@ -479,6 +462,7 @@ export class Processor implements Bus {
     const pae = s.paging && (value & CR4.PAE) !== 0n && !s.longModeActive;
     if (pae && (changed & (CR4.PAE | CR4.PSE | CR4.PGE | CR4.SMEP)) !== 0n && !this.reloadPdptes()) {
       s.cr4 = old;
+      this.mmu.loadRegisters(s);
       return false;
     }
     this.mmu.loadRegisters(s);
@@ -552,6 +536,12 @@ export class Processor implements Bus {
     this.stop('msr');
     this.exit.msr = { index, write, value };
     return false;
+  }
+
+  writePkru(value: number): boolean {
+    this.state.pkru = value >>> 0;
+    this.mmu.loadRegisters(this.state);
+    return true;
   }
 
   invlpg(linear: bigint): boolean {
