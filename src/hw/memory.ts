@@ -1,0 +1,423 @@
+/**
+ * Host-physical memory: sparse frames of 4 KiB, cheap to snapshot.
+ *
+ * All frames of a memory and of the snapshots forked from it live in one growing array of 32-bit words, the arena. A memory is a
+ * hash table from frame number to slot in the arena; the table walkers index it directly ({@link PhysMemory.find},
+ * {@link PhysMemory.words}), because a page walk is little more than such loads. Slot 0 is a frame of zeros: memory that was never
+ * written reads as zero without a branch. Frames are shared between a memory and its forks until one of them writes: then that one
+ * copies the frame. Reads pay nothing for this, a write pays one look at a reference count.
+ *
+ * Addresses are plain numbers (a physical address is at most 2^52, a double holds it exactly); 64-bit words are pairs (lo, hi) of
+ * 32-bit numbers.
+ */
+
+/** Words of a frame. */
+const FRAME_WORDS = 1024;
+const FRAME_SIZE = 4096;
+/** Frame numbers below this are hashed as 32-bit integers; the rest (addresses of 8 TiB and more) live in a Map. */
+const NEAR_LIMIT = 0x8000_0000;
+/** Marks a free place in the hash table. No frame number: they are below 2^31. */
+const FREE = -1;
+/** 2^32 / golden ratio, as a signed 32-bit number: spreads neighbouring frame numbers over the table. */
+const FIBONACCI = 0x9e3779b1 | 0;
+/** The zero frame is never written: its count stays above 1, so that every writer makes a copy. */
+const ZERO_SLOT_REFS = 0x3fff_ffff;
+
+/** The frames that a memory and its forks share, with a reference count each. */
+class Arena {
+  words = new Int32Array(16 * FRAME_WORDS);
+  refs = new Int32Array(16);
+  used = 1;
+  readonly free: number[] = [];
+
+  constructor() {
+    this.refs[0] = ZERO_SLOT_REFS;
+  }
+
+  /** A slot of zeros with one reference. */
+  allocate(): number {
+    const recycled = this.free.pop();
+    if (recycled !== undefined) {
+      this.words.fill(0, recycled * FRAME_WORDS, (recycled + 1) * FRAME_WORDS);
+      this.refs[recycled] = 1;
+      return recycled;
+    }
+    if (this.used === this.refs.length) this.grow();
+    this.refs[this.used] = 1;
+    return this.used++;
+  }
+
+  copyOf(slot: number): number {
+    const copy = this.allocate();
+    this.words.copyWithin(copy * FRAME_WORDS, slot * FRAME_WORDS, (slot + 1) * FRAME_WORDS);
+    return copy;
+  }
+
+  release(slot: number): void {
+    if (--this.refs[slot] === 0) this.free.push(slot);
+  }
+
+  private grow(): void {
+    const words = new Int32Array(this.words.length * 2);
+    words.set(this.words);
+    this.words = words;
+    const refs = new Int32Array(this.refs.length * 2);
+    refs.set(this.refs);
+    this.refs = refs;
+  }
+}
+
+/** Which slot each frame is in: what a memory owns and what has to be given back when it is gone. */
+class FrameTable {
+  /** Places of two words: frame number (or FREE), slot. Length is a power of two. */
+  places = new Int32Array(2 * 64).fill(FREE);
+  /** 32 - log2(number of places). */
+  shift = 26;
+  count = 0;
+  far: Map<number, number> | null = null;
+  released = false;
+
+  constructor(readonly arena: Arena) {}
+
+  clone(): FrameTable {
+    const t = new FrameTable(this.arena);
+    t.places = this.places.slice();
+    t.shift = this.shift;
+    t.count = this.count;
+    t.far = this.far === null ? null : new Map(this.far);
+    const { places } = t;
+    const { refs } = this.arena;
+    for (let i = 0; i < places.length; i += 2) if (places[i] !== FREE) refs[places[i + 1]]++;
+    if (t.far !== null) for (const slot of t.far.values()) refs[slot]++;
+    return t;
+  }
+
+  release(): void {
+    if (this.released) return;
+    this.released = true;
+    for (let i = 0; i < this.places.length; i += 2) {
+      if (this.places[i] !== FREE) this.arena.release(this.places[i + 1]);
+    }
+    if (this.far !== null) for (const slot of this.far.values()) this.arena.release(slot);
+    this.places = new Int32Array(2 * 2).fill(FREE);
+    this.shift = 31;
+    this.count = 0;
+    this.far = null;
+  }
+
+  /** Index of the place of `pfn`, or of the free place where it would go. */
+  place(pfn: number): number {
+    const { places } = this;
+    const mask = places.length - 1;
+    let i = (Math.imul(pfn, FIBONACCI) >>> this.shift) << 1;
+    while (places[i] !== pfn && places[i] !== FREE) i = (i + 2) & mask;
+    return i;
+  }
+
+  set(pfn: number, slot: number): void {
+    if (pfn >= NEAR_LIMIT) {
+      (this.far ??= new Map()).set(pfn, slot);
+      return;
+    }
+    let i = this.place(pfn);
+    if (this.places[i] === FREE) {
+      if (this.count * 4 >= this.places.length) {
+        this.double();
+        i = this.place(pfn);
+      }
+      this.places[i] = pfn;
+      this.count++;
+    }
+    this.places[i + 1] = slot;
+  }
+
+  /** Takes `pfn` out; returns its slot, 0 if it had none. */
+  delete(pfn: number): number {
+    if (pfn >= NEAR_LIMIT) {
+      const slot = this.far?.get(pfn) ?? 0;
+      this.far?.delete(pfn);
+      return slot;
+    }
+    let hole = this.place(pfn);
+    const { places } = this;
+    if (places[hole] === FREE) return 0;
+    const slot = places[hole + 1];
+    const mask = places.length - 1;
+    // Linear probing: move later entries of the run back so that no lookup ends early at the hole.
+    for (let i = (hole + 2) & mask; places[i] !== FREE; i = (i + 2) & mask) {
+      const home = (Math.imul(places[i], FIBONACCI) >>> this.shift) << 1;
+      if (((i - home) & mask) >= ((i - hole) & mask)) {
+        places[hole] = places[i];
+        places[hole + 1] = places[i + 1];
+        hole = i;
+      }
+    }
+    places[hole] = FREE;
+    this.count--;
+    return slot;
+  }
+
+  private double(): void {
+    const old = this.places;
+    this.places = new Int32Array(old.length * 2).fill(FREE);
+    this.shift--;
+    for (let i = 0; i < old.length; i += 2) {
+      if (old[i] === FREE) continue;
+      const j = this.place(old[i]);
+      this.places[j] = old[i];
+      this.places[j + 1] = old[i + 1];
+    }
+  }
+}
+
+/** Gives back the frames of forks that were dropped without {@link PhysMemory.release}. */
+const dropped = new FinalizationRegistry<FrameTable>((table) => table.release());
+
+/** Thrown for an address or frame number that no physical memory has. The message is one sentence for the user. */
+export class MemoryError extends Error {
+  override readonly name = 'MemoryError';
+}
+
+/** Sparse physical memory of 4 KiB frames. See the head of this file for how it works. */
+export class PhysMemory {
+  private readonly table: FrameTable;
+  private readonly arena: Arena;
+  /** Whether `dropped` knows this memory. A memory that was never forked takes its whole arena with it and needs no watching. */
+  private watched = false;
+
+  constructor(table: FrameTable = new FrameTable(new Arena())) {
+    this.table = table;
+    this.arena = table.arena;
+  }
+
+  /** Number of frames that exist, i.e. were written or asked for with {@link frame}. */
+  get frameCount(): number {
+    return this.table.count + (this.table.far?.size ?? 0);
+  }
+
+  /** Frame numbers of all existing frames, ascending. */
+  frames(): number[] {
+    const { places, far } = this.table;
+    const pfns: number[] = [];
+    for (let i = 0; i < places.length; i += 2) if (places[i] !== FREE) pfns.push(places[i]);
+    if (far !== null) pfns.push(...far.keys());
+    return pfns.sort((a, b) => a - b);
+  }
+
+  /**
+   * A copy-on-write snapshot: both memories read the same now, and what either writes from now on the other does not see.
+   * Costs four bytes per existing frame, no frame is copied. Drop the snapshot or, when memory matters, {@link release} it.
+   */
+  fork(): PhysMemory {
+    const child = new PhysMemory(this.table.clone());
+    dropped.register(child, child.table);
+    if (!this.watched) {
+      this.watched = true;
+      dropped.register(this, this.table);
+    }
+    return child;
+  }
+
+  /** Gives this memory's frames back. It reads as zeros afterwards. Optional: a dropped fork is found by the garbage collector. */
+  release(): void {
+    this.table.release();
+  }
+
+  // ---- What the table walkers use ----
+
+  /**
+   * The arena's words, indexed by `slot << 10 | word`. Signed, because V8 handles signed 32-bit integers without detours.
+   * The array is replaced when the arena grows: take it anew for each walk, and write through {@link own} only.
+   */
+  get words(): Int32Array {
+    return this.arena.words;
+  }
+
+  /** Slot of the frame at `hi:lo` (a physical address in two 32-bit halves); 0, the zero frame, if it does not exist. */
+  find(lo: number, hi: number): number {
+    if (hi >>> 11 !== 0) return this.table.far?.get((hi >>> 0) * 0x10_0000 + (lo >>> 12)) ?? 0;
+    const pfn = (lo >>> 12) | (hi << 20);
+    const { places, shift } = this.table;
+    const mask = places.length - 1;
+    let i = (Math.imul(pfn, FIBONACCI) >>> shift) << 1;
+    for (;;) {
+      const at = places[i];
+      if (at === pfn) return places[i | 1];
+      if (at === FREE) return 0;
+      i = (i + 2) & mask;
+    }
+  }
+
+  /** Slot of frame `pfn`, made if need be, that only this memory refers to: the one that may be written. */
+  own(pfn: number): number {
+    const slot = this.slotOf(pfn);
+    const { arena } = this;
+    if (slot !== 0 && arena.refs[slot] === 1) return slot;
+    const mine = slot === 0 ? arena.allocate() : arena.copyOf(slot);
+    if (slot !== 0) arena.release(slot);
+    this.table.set(pfn, mine);
+    return mine;
+  }
+
+  // ---- Whole frames ----
+
+  /**
+   * The 1024 words of frame `pfn`, made of zeros if it does not exist, for reading and writing.
+   *
+   * The view is for immediate use. It goes stale as soon as another frame comes into being or {@link fork} is called: writes to it
+   * are lost then. Code that holds on to a table holds its frame number, and reads and writes with the methods below.
+   * @throws MemoryError if `pfn` is no frame number (an integer in 0 .. 2^40-1).
+   */
+  frame(pfn: number): Uint32Array {
+    checkFrame(pfn);
+    return this.view(this.own(pfn));
+  }
+
+  /** The words of frame `pfn` for reading only, undefined if it does not exist. The view goes stale as that of {@link frame}. */
+  peek(pfn: number): Uint32Array | undefined {
+    const slot = this.slotOf(pfn);
+    return slot === 0 ? undefined : this.view(slot);
+  }
+
+  /** Whether frame `pfn` exists. */
+  has(pfn: number): boolean {
+    return this.slotOf(pfn) !== 0;
+  }
+
+  /** Forgets frame `pfn`: it reads as zeros and takes no space. */
+  drop(pfn: number): void {
+    const slot = this.table.delete(pfn);
+    if (slot !== 0) this.arena.release(slot);
+  }
+
+  // ---- Words. Multi-byte words are little-endian and naturally aligned, as page-table entries are. ----
+
+  read8(pa: number): number {
+    const word = this.arena.words[this.at(pa)];
+    return (word >>> ((pa & 3) << 3)) & 0xff;
+  }
+
+  /** @throws MemoryError if `pa` is not a multiple of 2; likewise below. */
+  read16(pa: number): number {
+    checkAligned(pa, 2);
+    const word = this.arena.words[this.at(pa)];
+    return (word >>> ((pa & 2) << 3)) & 0xffff;
+  }
+
+  read32(pa: number): number {
+    checkAligned(pa, 4);
+    return this.arena.words[this.at(pa)] >>> 0;
+  }
+
+  /** Low half of the aligned 64-bit word at `pa`, 0 .. 2^32-1. */
+  readLo(pa: number): number {
+    checkAligned(pa, 8);
+    return this.arena.words[this.at(pa)] >>> 0;
+  }
+
+  /** High half of the aligned 64-bit word at `pa`, 0 .. 2^32-1. */
+  readHi(pa: number): number {
+    checkAligned(pa, 8);
+    return this.arena.words[this.at(pa) | 1] >>> 0;
+  }
+
+  /** The aligned 64-bit word at `pa`. Allocates: for displays and tests, not for walks. */
+  readQ(pa: number): bigint {
+    return (BigInt(this.readHi(pa)) << 32n) | BigInt(this.readLo(pa));
+  }
+
+  write8(pa: number, value: number): void {
+    const shift = (pa & 3) << 3;
+    const at = this.writable(pa);
+    const { words } = this.arena;
+    words[at] = (words[at] & ~(0xff << shift)) | ((value & 0xff) << shift);
+  }
+
+  write16(pa: number, value: number): void {
+    checkAligned(pa, 2);
+    const shift = (pa & 2) << 3;
+    const at = this.writable(pa);
+    const { words } = this.arena;
+    words[at] = (words[at] & ~(0xffff << shift)) | ((value & 0xffff) << shift);
+  }
+
+  write32(pa: number, value: number): void {
+    checkAligned(pa, 4);
+    const at = this.writable(pa);
+    this.arena.words[at] = value;
+  }
+
+  /** Writes the aligned 64-bit word at `pa`. */
+  writeQ(pa: number, lo: number, hi: number): void {
+    checkAligned(pa, 8);
+    const at = this.writable(pa);
+    const { words } = this.arena;
+    words[at] = lo;
+    words[at | 1] = hi;
+  }
+
+  /** `length` bytes from `pa` on, across frames. */
+  readBytes(pa: number, length: number): Uint8Array {
+    checkAddress(pa);
+    const out = new Uint8Array(length);
+    for (let done = 0; done < length;) {
+      const offset = (pa + done) % FRAME_SIZE;
+      const part = Math.min(FRAME_SIZE - offset, length - done);
+      const slot = this.slotOf(Math.floor((pa + done) / FRAME_SIZE));
+      if (slot !== 0) out.set(new Uint8Array(this.arena.words.buffer, slot * FRAME_SIZE + offset, part), done);
+      done += part;
+    }
+    return out;
+  }
+
+  /** Writes `bytes` from `pa` on, across frames. */
+  writeBytes(pa: number, bytes: Uint8Array): void {
+    checkAddress(pa);
+    for (let done = 0; done < bytes.length;) {
+      const offset = (pa + done) % FRAME_SIZE;
+      const part = Math.min(FRAME_SIZE - offset, bytes.length - done);
+      const slot = this.own(Math.floor((pa + done) / FRAME_SIZE));
+      new Uint8Array(this.arena.words.buffer, slot * FRAME_SIZE + offset, part).set(bytes.subarray(done, done + part));
+      done += part;
+    }
+  }
+
+  private slotOf(pfn: number): number {
+    return pfn < NEAR_LIMIT ? this.find(pfn << 12, (pfn / 0x10_0000) | 0) : (this.table.far?.get(pfn) ?? 0);
+  }
+
+  private view(slot: number): Uint32Array {
+    return new Uint32Array(this.arena.words.buffer, slot * FRAME_SIZE, FRAME_WORDS);
+  }
+
+  /** Index in the arena of the word that holds `pa`. */
+  private at(pa: number): number {
+    checkAddress(pa);
+    return (this.find(pa | 0, (pa / 0x1_0000_0000) | 0) << 10) | ((pa & 0xffc) >>> 2);
+  }
+
+  private writable(pa: number): number {
+    checkAddress(pa);
+    return (this.own(Math.floor(pa / FRAME_SIZE)) << 10) | ((pa & 0xffc) >>> 2);
+  }
+}
+
+function checkAddress(pa: number): void {
+  if (!(pa >= 0 && pa < 2 ** 52) || !Number.isInteger(pa)) {
+    throw new MemoryError(`${pa} is not a physical address: it must be an integer from 0 to 2^52-1`);
+  }
+}
+
+function checkAligned(pa: number, size: number): void {
+  if ((pa & (size - 1)) !== 0) {
+    throw new MemoryError(
+      `physical address 0x${pa.toString(16)} is not a multiple of ${size}: use readBytes/writeBytes`,
+    );
+  }
+}
+
+function checkFrame(pfn: number): void {
+  if (!(pfn >= 0 && pfn < 2 ** 40) || !Number.isInteger(pfn)) {
+    throw new MemoryError(`${pfn} is not a frame number: it must be an integer from 0 to 2^40-1`);
+  }
+}

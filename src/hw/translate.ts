@@ -1,0 +1,455 @@
+/**
+ * Address translation of one logical processor: linear → guest-physical → host-physical, under its control registers and its VMCS or
+ * VMCB controls. The front door of hw/: it sets up the walkers (walk.ts, ept.ts, spp.ts) and holds their results.
+ */
+import {
+  ACC_DRY, ACC_FETCH, ACC_READ, ACC_TYPE, GP_PDPTE, NON_CANONICAL, OK,
+  R_ERROR, R_FAULT_GPA_HI, R_FAULT_GPA_LO, R_FAULT_LEVEL, R_GPA_HI, R_GPA_LO, R_GVA_HI, R_GVA_LO, R_HPA_HI, R_HPA_LO, R_IPAT,
+  R_LEVEL, R_MEMTYPE, R_OUT_HI, R_OUT_LEVEL, R_OUT_LO, R_OUT_SHIFT, R_PAGE_SHIFT, R_QUAL_HI, R_QUAL_LO, R_RIGHTS, R_RULE,
+  R_S2_LEVEL, R_S2_SHIFT, R_SPP_ALLOWED, R_TABLE_WALK, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES,
+} from './access'; // prettier-ignore
+import { WalkContext } from './context';
+import { EptState, eptTables } from './ept';
+import type { CpuFeatures } from './features';
+import type { PhysMemory } from './memory';
+import {
+  CR3_LAM_U48_HI, CR3_LAM_U57_HI, CR4_LA57, CR4_LAM_SUP, CR4_PAE, CR4_PSE, pagingModeOf, pagingTables, PTE_P,
+} from './paging'; // prettier-ignore
+import { ruleNumber, RULES, type RuleId } from './rules';
+import { S2_EPT, S2_NONE, S2_NPT, SecondStage, secondStage } from './second-stage';
+import { SppState } from './spp';
+import { PagingState, walkTables } from './walk';
+import type { WalkRecorder } from './why';
+
+export * from './access';
+
+const RULE_CANONICAL = ruleNumber('la.canonical');
+const RULE_LAM_USER = ruleNumber('la.lam-user');
+const RULE_LAM_SUPERVISOR = ruleNumber('la.lam-supervisor');
+const RULE_PDPTE_RSVD = ruleNumber('pg.pdpte-rsvd');
+
+/** A 64-bit register value. */
+export type Word64 = bigint | number;
+
+/** The guest's registers that govern translation. */
+export interface GuestPagingRegisters {
+  cr0: Word64;
+  cr3: Word64;
+  cr4: Word64;
+  efer: Word64;
+  /** PKRU; 0 if left out. */
+  pkru?: Word64;
+  /** IA32_PKRS; 0 if left out. */
+  pkrs?: Word64;
+  /**
+   * The four PDPTE registers (PAE paging), as loaded by the last MOV to CR3, CR0 or CR4 or by VM entry. Left out: they stay as they are
+   * (zero at first); see {@link Translator.loadPdptes}.
+   */
+  pdptes?: readonly Word64[];
+}
+
+/** Controls of EPT, from the VMCS. */
+export interface EptControls {
+  eptp: Word64;
+  /** Mode-based execute control for EPT. */
+  mbec?: boolean;
+  /** EPT-violation #VE. The caller keeps the other conditions (VE information area free, CR0.PE = 1, no event being delivered). */
+  ve?: boolean;
+  /** Sub-page write permissions, and the SPPTP. */
+  spp?: boolean;
+  sppt?: Word64;
+  /** EPT paging-write control. */
+  pagingWrite?: boolean;
+  /** Guest-paging verification. */
+  verifyPaging?: boolean;
+}
+
+/** Controls of NPT: nCR3 from the VMCB, the rest from the host's registers at VMRUN. */
+export interface NptControls {
+  ncr3: Word64;
+  /** Host CR0; PG and WP are taken to be 1 if left out. */
+  hostCr0?: Word64;
+  hostCr4: Word64;
+  hostEfer: Word64;
+}
+
+const low = (v: Word64): number => (typeof v === 'bigint' ? Number(BigInt.asIntN(32, v)) : v | 0);
+const high = (v: Word64): number =>
+  typeof v === 'bigint' ? Number(BigInt.asIntN(32, v >> 32n)) : Math.floor(v / 0x1_0000_0000) | 0;
+const number52 = (lo: number, hi: number): number => (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
+/** log2 "page size" while paging is off: the whole 32-bit address space. */
+const NO_SHIFT = 32;
+
+/** The translation unit of one logical processor. Results of the last translation are read from its getters. */
+export class Translator {
+  readonly context: WalkContext;
+  /** The result words (R_* of access.ts), for callers that cannot afford a getter. */
+  readonly r: Int32Array;
+  readonly stage2 = new SecondStage();
+  /** The guest's tables; do not edit, use {@link setGuest}. */
+  readonly guest: PagingState;
+  /** Bits of the high half of the linear address that must equal its sign for user/supervisor data: 0 without LAM. */
+  private lamUserShift = 0;
+  private lamSupervisorShift = 0;
+
+  constructor(memory: PhysMemory, features: CpuFeatures) {
+    this.context = new WalkContext(memory, features);
+    this.r = this.context.r;
+    this.guest = new PagingState(pagingTables('off', 0, 0, 0, features), this.stage2, 'guest', 0);
+    this.applyQuirks(this.guest);
+  }
+
+  get features(): CpuFeatures {
+    return this.context.features;
+  }
+
+  get memory(): PhysMemory {
+    return this.context.memory;
+  }
+
+  /** Exchanges host-physical memory, e.g. for a snapshot of it. */
+  set memory(memory: PhysMemory) {
+    this.context.memory = memory;
+  }
+
+  /** Told of each read, check and verdict while not null. Costs time; null by default. */
+  get recorder(): WalkRecorder | null {
+    return this.context.recorder;
+  }
+
+  set recorder(recorder: WalkRecorder | null) {
+    this.context.recorder = recorder;
+  }
+
+  /** Size in bytes of the coming accesses, for sub-page permissions; 1 by default. */
+  set accessSize(bytes: number) {
+    this.context.accessSize = bytes;
+  }
+
+  /** Whether the coming accesses are made by an IRET that unblocked NMIs: qualification bit 12. */
+  set nmiUnblockingIret(value: boolean) {
+    this.context.nmiUnblockingIret = value;
+  }
+
+  private applyQuirks(state: PagingState): void {
+    const { quirks } = this.features;
+    state.accessedPerLevel = quirks.has('tcg-accessed-per-level');
+    state.accessed1gEarly = quirks.has('tcg-1g-a-on-refused');
+    state.rsvdWithoutP = quirks.has('tcg-rsvd-without-p');
+  }
+
+  /** Takes over the guest's registers. Call it after each change of one of them (a new CR3 too); it does not flush TLBs. */
+  setGuest(regs: GuestPagingRegisters): void {
+    const { guest, features } = this;
+    const cr0 = low(regs.cr0);
+    const cr4 = low(regs.cr4);
+    const efer = low(regs.efer);
+    const mode = pagingModeOf(cr0, cr4, efer);
+    guest.tables = pagingTables(mode, cr0, cr4, efer, features);
+    const cr3 = low(regs.cr3);
+    const cr3Hi = high(regs.cr3);
+    guest.rootLo = mode === 'pae' ? cr3 & 0xffff_ffe0 : cr3 & 0xffff_f000;
+    guest.rootHi = mode === '4level' || mode === '5level' ? cr3Hi & 0x000f_ffff : 0;
+    guest.pkru = low(regs.pkru ?? 0);
+    guest.pkrs = low(regs.pkrs ?? 0);
+    guest.pdpteRegisters = !features.quirks.has('tcg-pae-pdpte-reload');
+    if (regs.pdptes !== undefined) {
+      for (let i = 0; i < 4; i++) {
+        guest.pdptes[2 * i] = low(regs.pdptes[i]);
+        guest.pdptes[2 * i + 1] = high(regs.pdptes[i]);
+      }
+    }
+    const long = mode === '4level' || mode === '5level';
+    const userLam = !long || !features.lam ? 0 : (cr3Hi & CR3_LAM_U57_HI) !== 0 ? 7 : (cr3Hi & CR3_LAM_U48_HI) !== 0 ? 16 : 0;
+    this.lamUserShift = userLam;
+    this.lamSupervisorShift = long && features.lam && (cr4 & CR4_LAM_SUP) !== 0 ? ((cr4 & CR4_LA57) !== 0 ? 7 : 16) : 0;
+  } // prettier-ignore
+
+  /** Turns the second stage off, or to EPT or NPT under these controls. It does not flush TLBs. */
+  setSecondStage(kind: 'none'): void;
+  setSecondStage(kind: 'ept', controls: EptControls): void;
+  setSecondStage(kind: 'npt', controls: NptControls): void;
+  setSecondStage(kind: 'none' | 'ept' | 'npt', controls?: EptControls | NptControls): void {
+    const { stage2 } = this;
+    if (kind === 'none') stage2.kind = S2_NONE;
+    else if (kind === 'ept') this.setEpt(controls as EptControls);
+    else this.setNpt(controls as NptControls);
+  }
+
+  private setEpt(c: EptControls): void {
+    const { features, stage2 } = this;
+    const tables = eptTables(features, c.mbec === true);
+    const ept = (stage2.ept ??= new EptState(tables));
+    ept.tables = tables;
+    const lo = low(c.eptp);
+    ept.rootLo = lo & 0xffff_f000;
+    ept.rootHi = high(c.eptp) & 0x000f_ffff;
+    ept.top = ((lo >>> 3) & 7) === 4 ? 5 : 4;
+    ept.ad = (lo & 0x40) !== 0;
+    ept.sss = (lo & 0x80) !== 0;
+    ept.mbec = c.mbec === true;
+    ept.ve = c.ve === true;
+    ept.pagingWrite = c.pagingWrite === true;
+    ept.verifyPaging = c.verifyPaging === true;
+    ept.advancedExitInfo = features.eptAdvancedExitInfo;
+    ept.adUpdateUnchecked = features.quirks.has('bochs-ept-ad-without-ad');
+    ept.spp = null;
+    if (c.spp === true) {
+      const spp = (ept.spp = new SppState());
+      spp.rootLo = low(c.sppt ?? 0) & 0xffff_f000;
+      spp.rootHi = high(c.sppt ?? 0) & 0x000f_ffff;
+      spp.reservedHi = 0xfff0_0000 | tables.reservedHi | 0;
+    }
+    stage2.kind = S2_EPT;
+  }
+
+  private setNpt(c: NptControls): void {
+    const { features, stage2 } = this;
+    // Of host CR4 only PAE, PSE and LA57 matter: nested accesses are user accesses, SMEP, SMAP and keys do not concern them.
+    const cr4 = low(c.hostCr4) & (CR4_PAE | CR4_PSE | CR4_LA57);
+    const cr0 = c.hostCr0 === undefined ? 0x8001_0001 | 0 : low(c.hostCr0);
+    const efer = low(c.hostEfer);
+    const mode = pagingModeOf(cr0, cr4, efer);
+    const tables = pagingTables(mode, cr0, cr4, efer, features);
+    if (stage2.npt === null) {
+      stage2.npt = new PagingState(tables, new SecondStage(), 'npt', 48);
+      this.applyQuirks(stage2.npt);
+    }
+    const { npt } = stage2;
+    npt.tables = tables;
+    npt.rootLo = low(c.ncr3) & (mode === 'pae' ? 0xffff_ffe0 : 0xffff_f000);
+    npt.rootHi = mode === '4level' || mode === '5level' ? high(c.ncr3) & 0x000f_ffff : 0;
+    stage2.kind = S2_NPT;
+  }
+
+  /**
+   * Translates linear address hi:lo (halves, signed or unsigned; outside 64-bit mode hi is 0) for an access of flags ACC_*.
+   * Sets accessed and dirty flags as the processor does, unless ACC_DRY is given.
+   * @returns a status of access.ts; OK leaves the address in {@link hpa}
+   */
+  translate(gvaLo: number, gvaHi: number, access: number): number {
+    const x = this.context;
+    const { r } = this;
+    r[R_GVA_LO] = gvaLo;
+    r[R_GVA_HI] = gvaHi;
+    x.dry = (access & ACC_DRY) !== 0;
+    if (x.recorder !== null) {
+      x.recorder.begin(gvaLo, gvaHi, access, true);
+      const status = this.walk(gvaLo | 0, gvaHi | 0, access);
+      x.recorder.end(status);
+      return status;
+    }
+    return this.walk(gvaLo | 0, gvaHi | 0, access);
+  }
+
+  private walk(lo: number, hi: number, access: number): number {
+    const x = this.context;
+    const { r, guest } = this;
+    const { tables } = guest;
+    r[R_RULE] = 0;
+    if (tables.top === 0) {
+      // CR0.PG = 0: linear addresses are physical, 32 bits; for EPT every one is a writable user-mode address.
+      r[R_GPA_LO] = lo;
+      r[R_GPA_HI] = 0;
+      r[R_LEVEL] = 0;
+      r[R_PAGE_SHIFT] = NO_SHIFT;
+      r[R_RIGHTS] = RIGHT_U | RIGHT_W;
+    } else {
+      const shift = tables.canonicalShift;
+      if (shift !== 0 && ((hi << shift) >> shift !== hi || x.recorder !== null)) {
+        const canonical = this.checkCanonical(hi, access);
+        if (!canonical) return NON_CANONICAL;
+      }
+      const status = walkTables(x, guest, lo, hi, access);
+      if (status !== OK) return status;
+      r[R_GPA_LO] = r[R_OUT_LO];
+      r[R_GPA_HI] = r[R_OUT_HI];
+      r[R_LEVEL] = r[R_OUT_LEVEL];
+      r[R_PAGE_SHIFT] = r[R_OUT_SHIFT];
+    }
+    x.forLevel = 0;
+    const rights = r[R_RIGHTS];
+    const status = secondStage(x, this.stage2, r[R_GPA_LO], r[R_GPA_HI], access, S2_FINAL);
+    r[R_RIGHTS] = rights;
+    return status;
+  }
+
+  /** Canonical form under linear-address masking; the plain case is decided by the caller. SDM vol. 3A "Linear-Address Masking". */
+  private checkCanonical(hi: number, access: number): boolean {
+    const { recorder } = this.context;
+    const { canonicalShift } = this.guest.tables;
+    const data = (access & ACC_TYPE) !== ACC_FETCH;
+    const supervisorPointer = hi < 0;
+    const lam = data ? (supervisorPointer ? this.lamSupervisorShift : this.lamUserShift) : 0;
+    let ok: boolean;
+    let rule = RULE_CANONICAL;
+    let by = canonicalShift === 7 ? '5-level paging' : '4-level paging';
+    if (lam === 0) {
+      ok = (hi << canonicalShift) >> canonicalShift === hi;
+    } else {
+      // Bits 62:48 or 62:57 are not looked at: bit 63 has to equal bit 47 or 56. Then the width of paging still applies.
+      const masked = (hi << lam) >> lam;
+      ok = masked < 0 === supervisorPointer && (masked << canonicalShift) >> canonicalShift === masked;
+      rule = supervisorPointer ? RULE_LAM_SUPERVISOR : RULE_LAM_USER;
+      by = supervisorPointer ? 'CR4.LAM_SUP=1' : lam === 7 ? 'CR3.LAM_U57=1' : 'CR3.LAM_U48=1';
+    }
+    if (recorder !== null) recorder.decided(rule, ok, by);
+    if (!ok) this.r[R_RULE] = rule;
+    return ok;
+  }
+
+  /**
+   * Translates a guest-physical address through the second stage alone, as for an access without a linear address.
+   * @param gpa bytes, below 2^52
+   */
+  translateGpa(gpa: number, access: number): number {
+    const x = this.context;
+    const { r } = this;
+    const lo = gpa | 0;
+    const hi = (gpa / 0x1_0000_0000) | 0;
+    x.dry = (access & ACC_DRY) !== 0;
+    x.forLevel = 0;
+    r[R_GPA_LO] = lo;
+    r[R_GPA_HI] = hi;
+    r[R_RULE] = 0;
+    r[R_RIGHTS] = RIGHT_U | RIGHT_W;
+    if (x.recorder !== null) x.recorder.begin(lo, hi, access, false);
+    const status = secondStage(x, this.stage2, lo, hi, access, S2_NO_GLA);
+    if (x.recorder !== null) x.recorder.end(status);
+    return status;
+  }
+
+  /**
+   * Loads the four PDPTE registers from memory, as MOV to CR3 (or to CR0, CR4) does under PAE paging; {@link setGuest} first. The
+   * addresses go through the second stage, as reads with EPT even if EPT has accessed and dirty flags.
+   * @returns OK, GP_PDPTE (nothing is loaded then), or the second stage's fault
+   */
+  loadPdptes(): number {
+    const x = this.context;
+    const { r, guest, memory } = this;
+    const { recorder } = x;
+    x.dry = false;
+    x.forLevel = 3;
+    r[R_RULE] = 0;
+    if (recorder !== null) recorder.begin(guest.rootLo, 0, ACC_READ, false);
+    const status = secondStage(x, this.stage2, guest.rootLo, 0, ACC_READ, S2_PDPTES);
+    if (status !== OK) {
+      if (recorder !== null) recorder.end(status);
+      return status;
+    }
+    const hostLo = r[R_HPA_LO];
+    const hostHi = r[R_HPA_HI];
+    const word = (memory.find(hostLo, hostHi) << 10) | ((hostLo & 0xfe0) >>> 2);
+    const loaded = memory.words.slice(word, word + 8);
+    const [rule] = pagingTables('pae', 0, CR4_PAE, 0, this.features).entryRules[3];
+    let result = OK;
+    for (let i = 0; i < 4; i++) {
+      const lo = loaded[2 * i];
+      const hi = loaded[2 * i + 1];
+      const ok = (lo & PTE_P) === 0 || ((lo & rule.lo) | (hi & rule.hi)) === 0;
+      if (recorder !== null) {
+        recorder.read('guest', 3, guest.rootLo | (i << 3), 0, hostLo | (i << 3), hostHi, i, lo, hi, 8, 3);
+        recorder.checked(RULE_PDPTE_RSVD, ok, rule.by);
+      }
+      if (!ok && result === OK) {
+        result = GP_PDPTE;
+        r[R_RULE] = RULE_PDPTE_RSVD;
+        r[R_FAULT_LEVEL] = 3;
+      }
+    }
+    if (result === OK) guest.pdptes.set(loaded);
+    if (recorder !== null) recorder.end(result);
+    return result;
+  }
+
+  // ---- Results of the last translation ----
+
+  /** Host-physical address, after OK. */
+  get hpa(): number {
+    return number52(this.r[R_HPA_LO], this.r[R_HPA_HI]);
+  }
+
+  /** Guest-physical address that the linear address leads to, if the guest's own walk succeeded. */
+  get gpa(): number {
+    return number52(this.r[R_GPA_LO], this.r[R_GPA_HI]);
+  }
+
+  /** Level of the guest entry that maps the page (1 … 3), 0 with paging off. */
+  get pageLevel(): number {
+    return this.r[R_LEVEL];
+  }
+
+  /** Size of the guest's page in bytes. */
+  get pageSize(): number {
+    return 2 ** this.r[R_PAGE_SHIFT];
+  }
+
+  /** Level of the second stage's entry that maps the page, 0 without second stage. */
+  get secondStageLevel(): number {
+    return this.r[R_S2_LEVEL];
+  }
+
+  /** Size in bytes of the second stage's page. */
+  get secondStagePageSize(): number {
+    return 2 ** this.r[R_S2_SHIFT];
+  }
+
+  /** EPT memory type, -1 without EPT. */
+  get memtype(): number {
+    return this.r[R_MEMTYPE];
+  }
+
+  /** EPT ignore-PAT bit. */
+  get ignorePat(): boolean {
+    return this.r[R_IPAT] !== 0;
+  }
+
+  /** #PF error code, after PF. */
+  get errorCode(): number {
+    return this.r[R_ERROR];
+  }
+
+  /** Exit qualification (EPT, SPP) or EXITINFO1 (NPT), low 32 bits. */
+  get qualLo(): number {
+    return this.r[R_QUAL_LO] >>> 0;
+  }
+
+  get qualHi(): number {
+    return this.r[R_QUAL_HI] >>> 0;
+  }
+
+  /** Guest-physical address of a second-stage fault (the VMCS field, EXITINFO2). */
+  get faultGpa(): number {
+    return number52(this.r[R_FAULT_GPA_LO], this.r[R_FAULT_GPA_HI]);
+  }
+
+  /** Linear address of the last translation, which CR2 and the guest-linear-address field get. */
+  get faultGvaLo(): number {
+    return this.r[R_GVA_LO] >>> 0;
+  }
+
+  get faultGvaHi(): number {
+    return this.r[R_GVA_HI] >>> 0;
+  }
+
+  /** Whether the second-stage fault hit an access to a guest paging-structure entry. */
+  get faultIsTableWalk(): boolean {
+    return this.r[R_TABLE_WALK] !== 0;
+  }
+
+  /** Level of the entry at which the last walk failed. */
+  get faultLevel(): number {
+    return this.r[R_FAULT_LEVEL];
+  }
+
+  /** The rule that the last walk broke, null if none. */
+  get failedRule(): RuleId | null {
+    const n = this.r[R_RULE];
+    return n === 0 ? null : (RULES[n].id as RuleId);
+  }
+
+  /** Whether the last write went through only by a sub-page permission. */
+  get allowedBySpp(): boolean {
+    return this.r[R_SPP_ALLOWED] !== 0;
+  }
+}
