@@ -178,6 +178,36 @@ function asReference(s: DecodedSpte): Record<string, unknown> {
   };
 }
 
+describe("masks of a real kernel's globals", () => {
+  const { kernels } = read('kvm-globals.json') as {
+    kernels: { kernel: string; vendor: string; config: string; globals: Record<string, string | number> }[];
+  };
+  for (const { kernel, vendor, config, globals } of kernels) {
+    it(`${kernel} ${vendor} ${config}`, () => {
+      const value = (name: string) => BigInt(globals[name]);
+      const type = globals.enable_ept === 1 ? 'ept' : 'legacy';
+      // The Intel host of these runs has L1TF; AMD hosts never have.
+      const l = spteLayout(kernel, type, { hostPhysBits: Number(globals.shadow_phys_bits), l1tf: vendor === 'intel' });
+      assert.equal(l.present, value('shadow_present_mask'));
+      assert.equal(l.user, value('shadow_user_mask'));
+      assert.equal(l.x, value('shadow_x_mask'));
+      assert.equal(l.nx, value('shadow_nx_mask'));
+      assert.equal(l.accessed, value('shadow_accessed_mask'));
+      assert.equal(l.dirty, value('shadow_dirty_mask'));
+      assert.equal(l.accTrack, value('shadow_acc_track_mask'));
+      assert.equal(l.memtype, value('shadow_memtype_mask'));
+      assert.equal(l.hostWritable, value('shadow_host_writable_mask'));
+      assert.equal(l.mmuWritable, value('shadow_mmu_writable_mask'));
+      assert.equal(l.mmio.mask, value('shadow_mmio_mask'));
+      assert.equal(l.mmio.value, value('shadow_mmio_value'));
+      assert.equal(BigInt(l.mmio.accessMask), value('shadow_mmio_access_mask'));
+      assert.equal(l.nonpresentOrRsvd, value('shadow_nonpresent_or_rsvd_mask'));
+      assert.equal(l.lowerGfn, value('shadow_nonpresent_or_rsvd_lower_gfn_mask'));
+      assert.equal(Number(l.mmio.enabled), globals.enable_mmio_caching);
+    });
+  }
+});
+
 describe('worked sptes', () => {
   assert.equal(samples.length, 46);
   for (const sample of samples) {
