@@ -6,7 +6,7 @@
  *   webpack --mode development            with source maps, quick
  *   … --env tests                         the test bundle as well
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
@@ -23,6 +23,38 @@ class SizeReport {
       const name = relative(root, targetPath).padEnd(32);
       console.log(`${name}${kib(content.length)}  gzip ${kib(gzipSync(content).length)}`);
     });
+  }
+}
+
+/** Licences of the packages that end up in any bundle, in one file beside the bundles. */
+class Notices {
+  /** @type {Map<string, string>} */
+  texts = new Map();
+
+  /** @param {import('webpack').Compiler} compiler */
+  apply(compiler) {
+    compiler.hooks.compilation.tap('Notices', (compilation) => {
+      compilation.hooks.processAssets.tap('Notices', () => {
+        for (const module of compilation.modules) this.add(/** @type {{ resource?: string }} */ (module).resource);
+      });
+    });
+    compiler.hooks.done.tap('Notices', () => {
+      const sections = [...this.texts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, text]) => `${name}\n\n${text}`);
+      const intro = 'MMU Scope contains the following packages.\n';
+      writeFileSync(join(root, 'dist/THIRD_PARTY_NOTICES.txt'), [intro, ...sections].join(`\n${'-'.repeat(80)}\n\n`));
+    });
+  }
+
+  /** @param {string | undefined} file */
+  add(file) {
+    const match = /^(.*[\\/]node_modules[\\/](?:@[^\\/]+[\\/])?[^\\/]+)[\\/]/.exec(file ?? '');
+    const folder = match?.[1];
+    if (folder === undefined) return;
+    const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+    const title = `${name} ${version} (${license})`;
+    if (this.texts.has(title)) return;
+    const licence = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    this.texts.set(title, licence === undefined ? '' : readFileSync(join(folder, licence), 'utf8').trim() + '\n');
   }
 }
 
@@ -53,6 +85,7 @@ function webviews() {
  */
 export default function configure(env, argv) {
   const production = (argv.mode ?? 'production') === 'production';
+  const notices = new Notices();
 
   /**
    * @param {string} name
@@ -101,7 +134,7 @@ export default function configure(env, argv) {
           ],
         },
         performance: { hints: false },
-        plugins: production ? [new SizeReport()] : [],
+        plugins: production ? [new SizeReport(), ...(name === 'tests' ? [] : [notices])] : [],
         cache: { type: 'filesystem', buildDependencies: { config: [fileURLToPath(import.meta.url)] } },
         infrastructureLogging: { level: 'error' },
         stats: 'errors-warnings',

@@ -1,24 +1,20 @@
 /**
- * `npm run package`: builds for production and makes mmuscope-VERSION.vsix, then says what is in it and what it weighs.
- * Fails when something is missing that package.json promises.
+ * `npm run package`: builds for production and makes mmuscope-VERSION.vsix (or `-- --out FILE`), then says what is in
+ * it and what it weighs. Fails when something is missing that package.json promises.
  */
-import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { createVSIX } from '@vscode/vsce';
 import { missing, shippedFiles } from './stage';
 import { ROOT } from './vscode-server';
 
 async function main(): Promise<void> {
-  rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
-  const webpack = join(ROOT, 'node_modules/webpack/bin/webpack.js');
-  const build = spawnSync(process.execPath, [webpack, '--mode=production'], { cwd: ROOT, stdio: 'inherit' });
-  if (build.status !== 0) throw new Error('The build failed.');
+  const { values } = parseArgs({ options: { out: { type: 'string' } } });
   const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
-  const files = await shippedFiles();
-  const lost = missing(manifest, files);
-  if (lost.length > 0) throw new Error(`package.json names what does not ship: ${lost.join(', ')}`);
-  const packagePath = join(ROOT, `mmuscope-${manifest.version}.vsix`);
+  const packagePath = resolve(values.out ?? join(ROOT, `mmuscope-${manifest.version}.vsix`));
+  rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
+  // Runs `vscode:prepublish`, which builds.
   await createVSIX({
     cwd: ROOT,
     packagePath,
@@ -26,12 +22,16 @@ async function main(): Promise<void> {
     allowMissingRepository: true,
     rewriteRelativeLinks: false,
   });
+  const files = await shippedFiles();
+  const lost = missing(manifest, files);
+  if (lost.length > 0) {
+    rmSync(packagePath);
+    throw new Error(`package.json names what does not ship: ${lost.join(', ')}`);
+  }
   for (const file of files) {
     console.log(`${(statSync(join(ROOT, file)).size / 1024).toFixed(1).padStart(9)} KiB  ${file}`);
   }
-  console.log(
-    `${(statSync(packagePath).size / 1024).toFixed(1).padStart(9)} KiB  ${packagePath.slice(ROOT.length + 1)}`,
-  );
+  console.log(`${(statSync(packagePath).size / 1024).toFixed(1).padStart(9)} KiB  ${relative(ROOT, packagePath)}`);
 }
 
 main().catch((error: unknown) => {

@@ -34,7 +34,13 @@ const CHECKS: readonly (readonly [name: string, command: readonly string[]])[] =
   ['house rules', [bin('tsx'), 'scripts/check.ts']],
 ];
 const BUILD = [bin('webpack'), '--mode=production', '--env=tests'];
-const UNIT = ['src/**/*.test.ts', 'webview/**/*.test.ts', 'scripts/**/*.test.ts', 'test/**/*.test.ts'];
+const UNIT = [
+  'src/**/*.test.ts',
+  'webview/**/*.test.ts',
+  'scripts/**/*.test.ts',
+  'test/**/*.test.ts',
+  'bench/**/*.test.ts',
+];
 const NOT_UNIT = 'test/vscode/**';
 const VSCODE = ['test/vscode/ui/**/*.test.ts'];
 
