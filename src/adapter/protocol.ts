@@ -389,6 +389,8 @@ export interface WhyView {
   /** `write of gva 0x201008 by a user` */
   access: string;
   steps: WhyStepView[];
+  /** checks that are about no single entry */
+  checks: WhyCheckView[];
   verdict: {
     kind: string;
     /** id of the rule that decided, if one did */
@@ -396,11 +398,24 @@ export interface WhyView {
     text: string;
     /** error code, exit qualification … by name */
     codes: NamedWord[];
-    /** address that the access ended at, if it succeeded */
+    /** host-physical address that the access ended at, if it succeeded */
     address: Hex | null;
+    /** guest-physical address: where a second-stage fault happened, or what the guest's tables gave */
+    gpa: Hex | null;
   };
   /** the whole record as text, as the CLI prints it */
   text: string;
+}
+
+export interface WhyCheckView {
+  rule: string;
+  ok: boolean;
+  /** what has to hold */
+  sentence: string;
+  /** manual, volume, section */
+  reference: string;
+  /** register, control bit or CPUID value that asked for it */
+  by: string | null;
 }
 
 export interface WhyStepView {
@@ -412,7 +427,11 @@ export interface WhyStepView {
   space: 'gpa' | 'hpa';
   raw: Hex;
   summary: string;
-  checks: { rule: string; ok: boolean; sentence: string; reference: string; by: string | null }[];
+  /** of a second-stage step: the guest level whose entry address it translates, 0 for the final address */
+  forLevel: number | null;
+  /** what the processor wrote back (accessed and dirty flags) */
+  written: Hex | null;
+  checks: WhyCheckView[];
   memoryReference: string;
 }
 

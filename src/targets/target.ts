@@ -6,9 +6,10 @@
  * good until the position moves. Addresses and 64-bit words are bigint; nothing here is on a hot path. Whatever a source
  * cannot know is null or a node whose value says `unknown`, never a guess. User errors are {@link TargetError}.
  */
-import type { Decoded, WordLayout } from '../words/word';
-import type { WhyRecord } from '../hw/why';
+import type { Decoded } from '../words/word';
+import type { WalkStep, WhyRecord } from '../hw/why';
 import type { KvmEvent } from '../kvm/events';
+import type { WordReader } from './event-info';
 
 /** A mistake of the user or a limit of the source, as one sentence for the user. */
 export class TargetError extends Error {
@@ -227,6 +228,14 @@ export interface TablePage {
   readonly coverage: bigint;
   readonly entrySize: 4 | 8;
   readonly count: number;
+  /** one for each table from the root to this one */
+  readonly crumbs: readonly {
+    readonly path: readonly number[];
+    readonly level: number;
+    /** index in the table above; null for the root */
+    readonly index: number | null;
+    readonly label: string;
+  }[];
   readonly page: {
     readonly gfn: bigint;
     readonly role: Decoded;
@@ -405,11 +414,15 @@ export interface Target {
   readonly position: Position;
   readonly running: boolean;
   readonly ended: boolean;
+  /** an expectation was not met on the way here */
+  readonly failed: boolean;
   /** why the run stands where it stands; null before the first run */
   readonly lastStop: Stop | null;
 
   // running; at most one at a time
   run(motion: Motion, vcpu: number, report: RunReport): Promise<Stop>;
+  /** Kinds of event that runs report as output from now on; `all` for every one. */
+  trace(kinds: readonly string[]): void;
   /** Makes a run in progress stop as soon as it can; the run's promise then resolves. */
   pause(): void;
   /** Back to the very beginning, with all breakpoints kept. */
@@ -434,20 +447,29 @@ export interface Target {
   scopes(vcpu: number, frame: Frame): Scope[];
 
   // state
-  mmus(vcpu: number): MmuState[];
+  /** @param kernel read the words by another kernel's tables */
+  mmus(vcpu: number, kernel?: string): MmuState[];
   registers(vcpu: number): RegisterState[];
   memslots(): { slots: MemslotState[]; generations: { asId: number; generation: bigint }[] };
   tableRoots(vcpu: number): TableRoot[];
   /** @throws TargetError if the root or the path does not exist */
   table(vcpu: number, root: string, path: readonly number[]): TablePage;
+  /** Path to the lowest table (not below `level`) that leads to an address: a gva in guest tables, a gpa in others. */
+  tablePath(vcpu: number, root: string, address: bigint, level?: number): number[];
   walk(request: WalkRequest): WhyRecord;
-  /** tables of the session's kernel by word */
-  layouts(): readonly WordLayout[];
+  /** An entry that a walk read, in words. */
+  describeStep(step: WalkStep): { readonly levelName: string; readonly summary: string };
+  /** The codes that a verdict delivered (error code, exit qualification), decoded. */
+  verdictCodes(why: WhyRecord): readonly { readonly name: string; readonly decoded: Decoded }[];
+  /** Names the words in events by the source's kernel and vendor. */
+  readonly words: WordReader | undefined;
 
   readMemory(ref: MemoryRef, count: number): MemoryRead;
   /** @returns bytes written before a hole; all of them as a rule */
   writeMemory(ref: MemoryRef, data: Uint8Array): number;
 
+  /** events known so far, also of times after the present position that have been seen */
+  readonly eventCount: number;
   events(start: number, count: number): Promise<EventEntry[]>;
 
   // the debug console
