@@ -22,7 +22,7 @@ async function main(): Promise<void> {
     allowMissingRepository: true,
     rewriteRelativeLinks: false,
   });
-  const files = await shippedFiles();
+  const files = shippedFiles();
   const lost = missing(manifest, files);
   if (lost.length > 0) {
     rmSync(packagePath);

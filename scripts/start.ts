@@ -57,7 +57,10 @@ async function main(): Promise<void> {
   const install = await ensureServer(console.log);
   const extension = join(TOOLS, 'start', 'mmuscope');
   await stage(extension);
-  const server = await startServer(install, { dataDir: join(TOOLS, 'start', 'data'), port, settings: SETTINGS });
+  const dataDir = join(TOOLS, 'start', 'data');
+  // What a person sets there stays.
+  const settings = existsSync(dataDir) ? undefined : SETTINGS;
+  const server = await startServer(install, { dataDir, port, settings });
   console.log(
     `\nVS Code with MMU Scope, on ${folder}:\n\n  ${server.url({ folder, file, developmentPath: extension })}\n`,
   );

@@ -45,7 +45,7 @@ export interface ServerOptions {
   readonly dataDir: string;
   /** 0 or nothing: a free one. */
   readonly port?: number | undefined;
-  /** User settings, as in settings.json. They count for every window of this server. */
+  /** User settings, as in settings.json. They count for every window of this server. Nothing: as they are. */
   readonly settings?: Readonly<Record<string, unknown>> | undefined;
   /** Added to the environment of the server, and so of its extension hosts. */
   readonly env?: Readonly<Record<string, string>> | undefined;
@@ -120,7 +120,8 @@ export async function ensureServer(say: (line: string) => void = console.error):
 /** Starts a server on 127.0.0.1 and waits until it answers. Ends with this process. */
 export async function startServer(install: ServerInstall, options: ServerOptions): Promise<Server> {
   const { dataDir } = options;
-  await writeSettings(dataDir, options.settings ?? {});
+  await mkdir(dataDir, { recursive: true });
+  if (options.settings !== undefined) await writeSettings(dataDir, options.settings);
   const port = options.port || (await freePort());
   const log = join(dataDir, 'server.log');
   const child = spawn(

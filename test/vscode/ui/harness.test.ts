@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { ROOT } from '../../../scripts/vscode-server';
 import { openWorkbench, type Workbench } from '../harness';
 
 /** The harness must not say that something is there when it is not: each of its promises is tried here. */
@@ -29,6 +31,23 @@ describe('the VS Code harness', () => {
   it('opens with the settings that were asked for', async () => {
     const size = await workbench.host((vscode) => vscode.workspace.getConfiguration('editor').get('tabSize'));
     assert.equal(size, 3);
+  });
+
+  it('opens a copy of a folder, with a file at a line', async () => {
+    const window = await openWorkbench({ folder: join(ROOT, '.vscode'), file: 'launch.json', line: 5 });
+    try {
+      const shown = await window.host(async (vscode) => {
+        for (let i = 0; i < 50 && vscode.window.activeTextEditor === undefined; i++) {
+          await new Promise((done) => setTimeout(done, 100));
+        }
+        const editor = vscode.window.activeTextEditor;
+        return { path: editor?.document.uri.fsPath, line: editor?.selection.active.line };
+      });
+      assert.deepEqual(shown, { path: join(window.folder, 'launch.json'), line: 4 });
+      assert.notEqual(window.folder, join(ROOT, '.vscode'));
+    } finally {
+      await window.close();
+    }
   });
 
   it('changes the theme of the open window', async () => {
