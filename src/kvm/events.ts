@@ -43,7 +43,12 @@ export type TraceEvent =
       /** -1 where the format has no user bit */
       readonly u: number;
     })
-  | (EventBase & { readonly kind: 'kvm_mmu_spte_requested'; readonly gfn: bigint; readonly pfn: bigint; readonly level: number })
+  | (EventBase & {
+      readonly kind: 'kvm_mmu_spte_requested';
+      readonly gfn: bigint;
+      readonly pfn: bigint;
+      readonly level: number;
+    })
   | (EventBase & {
       readonly kind: 'kvm_tdp_mmu_spte_changed';
       readonly as_id: number;
@@ -52,9 +57,25 @@ export type TraceEvent =
       readonly old_spte: bigint;
       readonly new_spte: bigint;
     })
-  | (EventBase & { readonly kind: 'mark_mmio_spte'; readonly sptep: bigint; readonly gfn: bigint; readonly access: number; readonly gen: bigint })
-  | (EventBase & { readonly kind: 'check_mmio_spte'; readonly spte: bigint; readonly kvm_gen: bigint; readonly spte_gen: bigint })
-  | (EventBase & { readonly kind: 'handle_mmio_page_fault'; readonly addr: bigint; readonly gfn: bigint; readonly access: number })
+  | (EventBase & {
+      readonly kind: 'mark_mmio_spte';
+      readonly sptep: bigint;
+      readonly gfn: bigint;
+      readonly access: number;
+      readonly gen: bigint;
+    })
+  | (EventBase & {
+      readonly kind: 'check_mmio_spte';
+      readonly spte: bigint;
+      readonly kvm_gen: bigint;
+      readonly spte_gen: bigint;
+    })
+  | (EventBase & {
+      readonly kind: 'handle_mmio_page_fault';
+      readonly addr: bigint;
+      readonly gfn: bigint;
+      readonly access: number;
+    })
   | (EventBase & {
       readonly kind: 'fast_page_fault';
       readonly cr2_or_gpa: bigint;
@@ -65,9 +86,24 @@ export type TraceEvent =
       /** RET_PF_* of the era */
       readonly ret: number;
     })
-  | (EventBase & { readonly kind: 'kvm_mmu_zap_all_fast'; readonly mmu_valid_gen: number; readonly mmu_used_pages: number })
-  | (EventBase & { readonly kind: 'kvm_mmu_split_huge_page'; readonly gfn: bigint; readonly spte: bigint; readonly level: number; readonly errno: number })
-  | (EventBase & { readonly kind: 'kvm_page_fault'; readonly guest_rip: bigint; readonly fault_address: bigint; readonly error_code: bigint })
+  | (EventBase & {
+      readonly kind: 'kvm_mmu_zap_all_fast';
+      readonly mmu_valid_gen: number;
+      readonly mmu_used_pages: number;
+    })
+  | (EventBase & {
+      readonly kind: 'kvm_mmu_split_huge_page';
+      readonly gfn: bigint;
+      readonly spte: bigint;
+      readonly level: number;
+      readonly errno: number;
+    })
+  | (EventBase & {
+      readonly kind: 'kvm_page_fault';
+      readonly guest_rip: bigint;
+      readonly fault_address: bigint;
+      readonly error_code: bigint;
+    })
   | (EventBase & {
       readonly kind: 'kvm_exit';
       /** name of the exit: EPT_VIOLATION, EPT_MISCONFIG, npf, IO_INSTRUCTION, io, … as the kernel prints it */
@@ -80,8 +116,20 @@ export type TraceEvent =
       readonly error_code: number;
     })
   | (EventBase & { readonly kind: 'kvm_entry'; readonly rip: bigint })
-  | (EventBase & { readonly kind: 'kvm_inj_exception'; readonly exception: number; readonly has_error: number; readonly error_code: number; readonly reinjected: number })
-  | (EventBase & { readonly kind: 'vcpu_match_mmio'; readonly gva: bigint; readonly gpa: bigint; readonly write: number; readonly gpa_match: number })
+  | (EventBase & {
+      readonly kind: 'kvm_inj_exception';
+      readonly exception: number;
+      readonly has_error: number;
+      readonly error_code: number;
+      readonly reinjected: number;
+    })
+  | (EventBase & {
+      readonly kind: 'vcpu_match_mmio';
+      readonly gva: bigint;
+      readonly gpa: bigint;
+      readonly write: number;
+      readonly gpa_match: number;
+    })
   | (EventBase & {
       readonly kind: 'kvm_mmio';
       /** 0 read that needs user space, 1 read with its value, 2 write */
@@ -90,16 +138,41 @@ export type TraceEvent =
       readonly gpa: bigint;
       readonly val: bigint;
     })
-  | (EventBase & { readonly kind: 'kvm_pio'; readonly rw: number; readonly port: number; readonly size: number; readonly count: number; readonly val: bigint })
-  | (EventBase & { readonly kind: 'kvm_emulate_insn'; readonly rip: bigint; readonly csbase: bigint; readonly insn: string; readonly len: number; readonly failed: number })
+  | (EventBase & {
+      readonly kind: 'kvm_pio';
+      readonly rw: number;
+      readonly port: number;
+      readonly size: number;
+      readonly count: number;
+      readonly val: bigint;
+    })
+  | (EventBase & {
+      readonly kind: 'kvm_emulate_insn';
+      readonly rip: bigint;
+      readonly csbase: bigint;
+      readonly insn: string;
+      readonly len: number;
+      readonly failed: number;
+    })
   | (EventBase & { readonly kind: 'kvm_userspace_exit'; readonly reason: number; readonly errno: number })
   | (EventBase & { readonly kind: 'kvm_smm_transition'; readonly smbase: bigint; readonly entering: number })
   | (EventBase & { readonly kind: 'kvm_unmap_hva_range'; readonly start: bigint; readonly end: bigint });
 
 /** Why a guest or KVM is interrupted; each carries the record of the walk that decided. */
 export type FaultEvent =
-  | (EventBase & { readonly kind: 'guest_page_fault'; readonly gva: bigint; readonly errorCode: number; readonly injected: boolean; readonly why: WhyRecord | null })
-  | (EventBase & { readonly kind: 'guest_exception'; readonly vector: number; readonly errorCode: number | null; readonly why: WhyRecord | null })
+  | (EventBase & {
+      readonly kind: 'guest_page_fault';
+      readonly gva: bigint;
+      readonly errorCode: number;
+      readonly injected: boolean;
+      readonly why: WhyRecord | null;
+    })
+  | (EventBase & {
+      readonly kind: 'guest_exception';
+      readonly vector: number;
+      readonly errorCode: number | null;
+      readonly why: WhyRecord | null;
+    })
   | (EventBase & {
       readonly kind: 'ept_violation' | 'ept_misconfig' | 'npf' | 'spp_miss' | 'spp_misconfig';
       readonly gpa: bigint;
@@ -111,15 +184,48 @@ export type FaultEvent =
       readonly user: boolean;
       readonly why: WhyRecord | null;
     })
-  | (EventBase & { readonly kind: 'mmio_hit'; readonly gpa: bigint; readonly gfn: bigint; readonly write: boolean; readonly spte: bigint | null; readonly generation: bigint | null; readonly how: 'spte' | 'vcpu-cache'; readonly why: WhyRecord | null });
+  | (EventBase & {
+      readonly kind: 'mmio_hit';
+      readonly gpa: bigint;
+      readonly gfn: bigint;
+      readonly write: boolean;
+      readonly spte: bigint | null;
+      readonly generation: bigint | null;
+      readonly how: 'spte' | 'vcpu-cache';
+      readonly why: WhyRecord | null;
+    });
 
 /** Changes of state that have no trace event of their own in the kernel. */
 export type StateEvent =
   | (EventBase & { readonly kind: 'smm_enter' | 'smm_exit'; readonly smbase: bigint })
-  | (EventBase & { readonly kind: 'role_changed'; readonly mmu: string; readonly cpu_role: bigint; readonly root_role: number; readonly old_cpu_role: bigint; readonly old_root_role: number })
-  | (EventBase & { readonly kind: 'root_switched'; readonly mmu: string; readonly root_hpa: bigint; readonly pgd: bigint })
-  | (EventBase & { readonly kind: 'memslot_changed'; readonly as_id: number; readonly id: number; readonly change: 'create' | 'delete' | 'move' | 'flags'; readonly generation: bigint })
-  | (EventBase & { readonly kind: 'memslot_error'; readonly as_id: number; readonly id: number; readonly errno: number; readonly text: string })
+  | (EventBase & {
+      readonly kind: 'role_changed';
+      readonly mmu: string;
+      readonly cpu_role: bigint;
+      readonly root_role: number;
+      readonly old_cpu_role: bigint;
+      readonly old_root_role: number;
+    })
+  | (EventBase & {
+      readonly kind: 'root_switched';
+      readonly mmu: string;
+      readonly root_hpa: bigint;
+      readonly pgd: bigint;
+    })
+  | (EventBase & {
+      readonly kind: 'memslot_changed';
+      readonly as_id: number;
+      readonly id: number;
+      readonly change: 'create' | 'delete' | 'move' | 'flags';
+      readonly generation: bigint;
+    })
+  | (EventBase & {
+      readonly kind: 'memslot_error';
+      readonly as_id: number;
+      readonly id: number;
+      readonly errno: number;
+      readonly text: string;
+    })
   | (EventBase & { readonly kind: 'tlb_flush'; readonly scope: string; readonly reason: string })
   | (EventBase & { readonly kind: 'l2_enter' | 'l2_exit'; readonly reason: string });
 

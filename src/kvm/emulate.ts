@@ -1,0 +1,588 @@
+/**
+ * arch/x86/kvm/emulate.c and the emulator callbacks of x86.c: KVM runs one instruction itself, because the processor could not
+ * (MMIO, a write to a tracked page table, an intercept without decode assists). The semantics are those of src/hw/exec.ts; only the
+ * accesses differ: they go through KVM's own walk, the memslots and the MMIO path.
+ * Facts: reference kvm-mmu-model.md 12.2, 18.3, 23.6, 23.7.
+ */
+import type { Bus } from '../hw/bus';
+import { execute } from '../hw/exec';
+import { decodeInsn, type Insn } from '../hw/insn';
+import { CR4 } from '../hw/regs';
+import { enter, leave } from './machine';
+import type { KvmVcpu } from './kvm_host';
+import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
+import { kvm_mmu_pte_write } from './mmu/pte_write';
+import { vcpu_match_mmio_gpa, vcpu_match_mmio_gva } from './mmu/mmio';
+import { kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';
+import {
+  cplAccess,
+  gva_to_gpa,
+  lastWalk,
+  permission_fault,
+  PFERR_FETCH,
+  PFERR_IMPLICIT_ACCESS,
+  PFERR_WRITE,
+} from './mmu/paging_tmpl';
+import { em_rsm } from './smm';
+import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_mmu_invlpg } from './mmu/invlpg';
+import { role_get } from './roles';
+
+/** struct x86_emulate_ctxt as far as it survives an exit to user space. */
+export interface EmulateCtxt {
+  insn: Insn;
+  eip: bigint;
+  gpa_available: boolean;
+  gpa_val: number;
+  /** read_cache: values read so far, so that a restart after an MMIO exit does not read twice */
+  mem_read: bigint[];
+}
+
+/** Instructions that the emulator marks PageTable: a guest may well be editing its tables with them (opcode tables of emulate.c). */
+const PAGE_TABLE_WRITERS = new Set([
+  'mov',
+  'store',
+  'xchg',
+  'cmpxchg',
+  'cmpxchg8b',
+  'cmpxchg16b',
+  'or',
+  'and',
+  'bts',
+  'btc',
+]);
+
+const MSR_UNKNOWN_GP = 13;
+const UD_VECTOR = 6;
+const PF_VECTOR = 14;
+const APIC_DEFAULT_PHYS_BASE = 0xfee00000;
+
+/** The emulator's accesses. One per vCPU run; not kept. */
+class EmulatorBus implements Bus {
+  value = 0n;
+  exception_: { vector: number; errorCode: number | null; address: bigint | null } | null = null;
+  ioNeeded = false;
+  failed = false;
+  private pos = 0;
+
+  constructor(
+    private readonly vcpu: KvmVcpu,
+    private readonly ctxt: EmulateCtxt,
+  ) {}
+
+  private get m() {
+    return this.vcpu.kvm.machine;
+  }
+
+  exception(vector: number, errorCode: number | null): false {
+    this.exception_ = { vector, errorCode, address: null };
+    return false;
+  }
+
+  private pageFault(): false {
+    const w = lastWalk();
+    this.exception_ = { vector: PF_VECTOR, errorCode: w.fault_error_code, address: w.fault_address };
+    return false;
+  }
+
+  read(linear: bigint, size: number): boolean {
+    if (this.pos < this.ctxt.mem_read.length) {
+      this.value = this.ctxt.mem_read[this.pos++];
+      return true;
+    }
+    enter(this.m, 'emulator_read_emulated', this.vcpu.vcpu_id, this.ctxt);
+    const ok = this.readWrite(linear, size, null);
+    leave(this.m);
+    if (!ok) return false;
+    this.ctxt.mem_read.push(this.value);
+    this.pos++;
+    return true;
+  }
+
+  write(linear: bigint, size: number, value: bigint): boolean {
+    enter(this.m, 'emulator_write_emulated', this.vcpu.vcpu_id, this.ctxt);
+    const ok = this.readWrite(linear, size, value);
+    leave(this.m);
+    return ok;
+  }
+
+  rmwRead(linear: bigint, size: number): boolean {
+    return this.read(linear, size);
+  }
+
+  rmwWrite(linear: bigint, size: number, old: bigint, value: bigint, locked: boolean): boolean {
+    if (!locked) return this.write(linear, size, value);
+    enter(this.m, 'emulator_cmpxchg_emulated', this.vcpu.vcpu_id, this.ctxt);
+    const ok = this.cmpxchg(linear, size, old, value);
+    leave(this.m);
+    return ok;
+  }
+
+  /** emulator_cmpxchg_emulated(): in place on the host page, or a plain write where that is not possible. */
+  private cmpxchg(linear: bigint, size: number, old: bigint, value: bigint): boolean {
+    const vcpu = this.vcpu;
+    const crosses = Number(linear & 0xfffn) + size > 4096;
+    if (size > 8 || size & (size - 1)) return this.write(linear, size, value);
+    const gpa = gva_to_gpa(vcpu, linear, cplAccess(vcpu) | PFERR_WRITE);
+    if (gpa < 0 || Math.floor(gpa / 4096) * 4096 === APIC_DEFAULT_PHYS_BASE || crosses)
+      return this.write(linear, size, value);
+    const slot = kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(gpa / 4096));
+    if (kvm_gpa_to_hpa(this.m, slot, gpa, true) < 0) return this.write(linear, size, value);
+    void old;
+    kvm_vcpu_write_guest(vcpu, gpa, size, value);
+    kvm_mmu_pte_write(vcpu, gpa, value, size);
+    return true;
+  }
+
+  /** emulator_read_write(): page by page; `value` null reads. */
+  private readWrite(linear: bigint, size: number, value: bigint | null): boolean {
+    const vcpu = this.vcpu;
+    const m = this.m;
+    if (value === null && vcpu.mmio_read_completed) {
+      // read_prepare(): user space has supplied what the first pass asked for.
+      const frags = vcpu.mmio_fragments;
+      let v = 0n;
+      let at = 0;
+      for (const f of frags) {
+        v |= f.data << BigInt(8 * at);
+        at += f.len;
+      }
+      this.value = v;
+      vcpu.mmio_read_completed = false;
+      if (m.observer)
+        m.observer.event({
+          kind: 'kvm_mmio',
+          vcpu: vcpu.vcpu_id,
+          type: 1,
+          len: size,
+          gpa: BigInt(frags[0]?.gpa ?? 0),
+          val: v,
+        });
+      vcpu.mmio_fragments = [];
+      return true;
+    }
+    vcpu.mmio_fragments = [];
+    const room = 4096 - Number(linear & 0xfffn);
+    const first = Math.min(size, room);
+    if (!this.onePage(linear, first, value === null ? null : value & ((1n << BigInt(8 * first)) - 1n))) return false;
+    let got = this.value;
+    if (first < size) {
+      const rest = size - first;
+      if (!this.onePage(linear + BigInt(first), rest, value === null ? null : value >> BigInt(8 * first))) return false;
+      got |= this.value << BigInt(8 * first);
+    }
+    this.value = got;
+    if (!vcpu.mmio_fragments.length) return true;
+    const gpa = BigInt(vcpu.mmio_fragments[0].gpa);
+    vcpu.mmio_needed = true;
+    vcpu.mmio_is_write = value !== null;
+    if (value === null) {
+      if (m.observer) m.observer.event({ kind: 'kvm_mmio', vcpu: vcpu.vcpu_id, type: 0, len: size, gpa, val: 0n });
+      this.ioNeeded = true;
+      return false;
+    }
+    return true;
+  }
+
+  /** emulator_read_write_onepage() */
+  private onePage(linear: bigint, bytes: number, value: bigint | null): boolean {
+    const vcpu = this.vcpu;
+    const m = this.m;
+    const write = value !== null;
+    enter(m, 'emulator_read_write_onepage', vcpu.vcpu_id, this.ctxt);
+    let gpa: number;
+    let mmio: boolean;
+    if (this.ctxt.gpa_available && (linear & 0xfffn) === BigInt(this.ctxt.gpa_val % 4096)) {
+      gpa = this.ctxt.gpa_val;
+      mmio = this.isMmioGpa(linear, gpa, write);
+    } else {
+      const r = this.mmioGvaToGpa(linear, write);
+      if (r.gpa < 0) {
+        leave(m);
+        return this.pageFault();
+      }
+      gpa = r.gpa;
+      mmio = r.mmio;
+    }
+    let done = false;
+    if (!mmio) {
+      if (write) {
+        done = kvm_vcpu_write_guest(vcpu, gpa, bytes, value);
+        if (done) kvm_mmu_pte_write(vcpu, gpa, value, bytes);
+      } else {
+        const v = kvm_vcpu_read_guest(vcpu, gpa, bytes);
+        if (v !== null) {
+          this.value = v;
+          done = true;
+        }
+      }
+    }
+    if (!done) {
+      if (write && m.observer)
+        m.observer.event({ kind: 'kvm_mmio', vcpu: vcpu.vcpu_id, type: 2, len: bytes, gpa: BigInt(gpa), val: value });
+      for (let at = 0; at < bytes; at += 8)
+        vcpu.mmio_fragments.push({
+          gpa: gpa + at,
+          len: Math.min(8, bytes - at),
+          data: write ? (value >> BigInt(8 * at)) & 0xffffffffffffffffn : 0n,
+        });
+      this.value = 0n;
+    }
+    leave(m);
+    return true;
+  }
+
+  /** vcpu_is_mmio_gpa() */
+  private isMmioGpa(gva: bigint, gpa: number, write: boolean): boolean {
+    const vcpu = this.vcpu;
+    const m = this.m;
+    if (Math.floor(gpa / 4096) * 4096 === APIC_DEFAULT_PHYS_BASE) return true;
+    if (!vcpu_match_mmio_gpa(vcpu, gpa)) return false;
+    if (m.observer)
+      m.observer.event({
+        kind: 'vcpu_match_mmio',
+        vcpu: vcpu.vcpu_id,
+        gva,
+        gpa: BigInt(gpa),
+        write: write ? 1 : 0,
+        gpa_match: 1,
+      });
+    return true;
+  }
+
+  /** vcpu_mmio_gva_to_gpa(): without a walk where the MMIO cache knows the page. */
+  private mmioGvaToGpa(gva: bigint, write: boolean): { gpa: number; mmio: boolean } {
+    const vcpu = this.vcpu;
+    const m = this.m;
+    const access = cplAccess(vcpu) | (write ? PFERR_WRITE : 0);
+    if (
+      vcpu_match_mmio_gva(vcpu, gva) &&
+      (!vcpu.regs.paging || !permission_fault(vcpu, vcpu.walk_mmu, vcpu.mmio_access, 0, access))
+    ) {
+      const gpa = vcpu.mmio_gfn * 4096 + Number(gva & 0xfffn);
+      if (m.observer)
+        m.observer.event({
+          kind: 'vcpu_match_mmio',
+          vcpu: vcpu.vcpu_id,
+          gva,
+          gpa: BigInt(gpa),
+          write: write ? 1 : 0,
+          gpa_match: 0,
+        });
+      return { gpa, mmio: true };
+    }
+    const gpa = gva_to_gpa(vcpu, gva, access);
+    return gpa < 0 ? { gpa, mmio: false } : { gpa, mmio: this.isMmioGpa(gva, gpa, write) };
+  }
+
+  fetch(linear: bigint): boolean {
+    const gpa = gva_to_gpa(this.vcpu, linear, cplAccess(this.vcpu) | PFERR_FETCH);
+    if (gpa < 0) return this.pageFault();
+    // Code in a hole cannot be read, so it cannot be emulated.
+    this.failed = kvm_vcpu_read_guest(this.vcpu, gpa, 1) === null;
+    return !this.failed;
+  }
+
+  systemRead(linear: bigint, size: number): boolean {
+    const gpa = gva_to_gpa(this.vcpu, linear, PFERR_IMPLICIT_ACCESS);
+    if (gpa < 0) return this.pageFault();
+    const v = kvm_vcpu_read_guest(this.vcpu, gpa, size);
+    if (v === null) return !(this.failed = true);
+    this.value = v;
+    return true;
+  }
+
+  systemWrite(linear: bigint, size: number, value: bigint): boolean {
+    const gpa = gva_to_gpa(this.vcpu, linear, PFERR_WRITE | PFERR_IMPLICIT_ACCESS);
+    if (gpa < 0) return this.pageFault();
+    if (!kvm_vcpu_write_guest(this.vcpu, gpa, size, value)) return !(this.failed = true);
+    return true;
+  }
+
+  readCr(n: number): boolean {
+    const s = this.vcpu.regs;
+    const all: Record<number, bigint> = { 0: s.cr0, 2: s.cr2, 3: s.cr3, 4: s.cr4, 8: s.cr8 };
+    if (!(n in all)) return this.exception(UD_VECTOR, null);
+    this.value = all[n];
+    return true;
+  }
+
+  writeCr(n: number, value: bigint): boolean {
+    const vcpu = this.vcpu;
+    const ok =
+      n === 0
+        ? kvm_set_cr0(vcpu, value)
+        : n === 3
+          ? kvm_set_cr3(vcpu, value)
+          : n === 4
+            ? kvm_set_cr4(vcpu, value)
+            : n === 2
+              ? ((vcpu.regs.cr2 = value), true)
+              : n === 8 && value < 16n
+                ? ((vcpu.regs.cr8 = value), true)
+                : false;
+    return ok || this.exception(MSR_UNKNOWN_GP, 0);
+  }
+
+  readMsr(msr: number): boolean {
+    const v = kvm_get_msr(this.vcpu, msr);
+    if (v === null) return this.exception(MSR_UNKNOWN_GP, 0);
+    this.value = v;
+    return true;
+  }
+
+  writeMsr(msr: number, value: bigint): boolean {
+    return kvm_set_msr(this.vcpu, msr, value) || this.exception(MSR_UNKNOWN_GP, 0);
+  }
+
+  writePkru(value: number): boolean {
+    this.vcpu.regs.pkru = value >>> 0;
+    this.m.registersChanged(this.vcpu);
+    return true;
+  }
+
+  invlpg(linear: bigint): boolean {
+    kvm_mmu_invlpg(this.vcpu, linear);
+    return true;
+  }
+
+  invpcid(): boolean {
+    this.failed = true;
+    return false;
+  }
+
+  in(port: number, size: number): boolean {
+    this.m.pioIn(this.vcpu, port, size);
+    this.value = this.m.lastPioValue;
+    return true;
+  }
+
+  out(port: number, size: number, value: bigint): boolean {
+    this.m.pioOut(this.vcpu, port, size, value);
+    return true;
+  }
+
+  special(insn: Insn): boolean {
+    if (insn.op === 'rsm') {
+      if (em_rsm(this.vcpu)) {
+        this.rsmDone = true;
+        return true;
+      }
+      return this.exception(UD_VECTOR, null);
+    }
+    if (insn.op === 'hlt') {
+      this.vcpu.halted = true;
+      return true;
+    }
+    this.failed = true;
+    return false;
+  }
+
+  /** RSM loaded RIP itself. */
+  rsmDone = false;
+}
+
+/** How {@link emulate} ended, for x86_emulate_instruction(). */
+type EmulationEnd = 'ok' | 'failed';
+
+/** x86_decode_emulated_instruction(): fetches through the guest's tables, unless the bytes are known. */
+function decode(vcpu: KvmVcpu, known: Uint8Array | null): { insn: Insn | null; end: EmulationEnd; fault: boolean } {
+  const m = vcpu.kvm.machine;
+  const s = vcpu.regs;
+  if (m.pendingPseudo(vcpu)) {
+    const pseudo = m.pendingPseudo(vcpu) as Insn;
+    if (s.ripKnown && !known) {
+      const gpa = gva_to_gpa(vcpu, codeAddress(vcpu), cplAccess(vcpu) | PFERR_FETCH);
+      if (gpa < 0) return { insn: null, end: 'failed', fault: true };
+    }
+    return { insn: pseudo, end: 'ok', fault: false };
+  }
+  let bytes: Uint8Array;
+  if (known) bytes = known;
+  else {
+    const linear = codeAddress(vcpu);
+    const room = 4096 - Number(linear & 0xfffn);
+    bytes = new Uint8Array(15);
+    const first = Math.min(15, room);
+    if (!fetchBytes(vcpu, linear, bytes, 0, first)) return { insn: null, end: 'failed', fault: lastFetchFaulted };
+    let insn = decodeInsn(bytes.subarray(0, first), s.codeBits);
+    if (insn.op === 'truncated') {
+      if (!fetchBytes(vcpu, linear + BigInt(first), bytes, first, 15 - first))
+        return { insn: null, end: 'failed', fault: lastFetchFaulted };
+      insn = decodeInsn(bytes, s.codeBits);
+    }
+  }
+  const insn = decodeInsn(bytes, s.codeBits);
+  return { insn, end: insn.op === 'unknown' || insn.op === 'truncated' ? 'failed' : 'ok', fault: false };
+}
+
+let lastFetchFaulted = false;
+
+/** Linear address of RIP. */
+export function codeAddress(vcpu: KvmVcpu): bigint {
+  const s = vcpu.regs;
+  return s.codeBits === 64 ? s.rip : (s.cs.base + s.rip) & 0xffffffffn;
+}
+
+function fetchBytes(vcpu: KvmVcpu, linear: bigint, into: Uint8Array, at: number, n: number): boolean {
+  const gpa = gva_to_gpa(vcpu, linear, cplAccess(vcpu) | PFERR_FETCH);
+  lastFetchFaulted = gpa < 0;
+  if (gpa < 0) return false;
+  for (let i = 0; i < n; i++) {
+    const b = kvm_vcpu_read_guest(vcpu, gpa + i, 1);
+    if (b === null) return false;
+    into[at + i] = Number(b);
+  }
+  return true;
+}
+
+const hexBytes = (b: Uint8Array | null): string =>
+  b ? Array.from(b, (x) => x.toString(16).padStart(2, '0')).join('') : '';
+
+/**
+ * x86_emulate_instruction().
+ * @param type how the instruction came here; null for an intercept that is simply emulated
+ * @param known instruction bytes where the vendor code has them (RSM)
+ * @returns 1 resume the guest, 0 exit to user space
+ */
+export function x86_emulate_instruction(
+  vcpu: KvmVcpu,
+  cr2_or_gpa: bigint,
+  type: EmulType | null,
+  known: Uint8Array | null = null,
+  skip = false,
+): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'x86_emulate_instruction', vcpu.vcpu_id, vcpu.regs);
+  const r = start();
+  leave(m);
+  return r;
+
+  function start(): number {
+    enter(m, 'x86_decode_emulated_instruction', vcpu.vcpu_id, vcpu.regs);
+    const d = decode(vcpu, known);
+    if (m.observer && !d.fault)
+      m.observer.event({
+        kind: 'kvm_emulate_insn',
+        vcpu: vcpu.vcpu_id,
+        rip: vcpu.regs.rip,
+        csbase: vcpu.regs.codeBits === 64 ? 0n : vcpu.regs.cs.base,
+        insn: hexBytes(d.insn?.bytes ?? null),
+        len: d.insn?.len ?? 0,
+        failed: d.end === 'failed' ? 1 : 0,
+      });
+    leave(m);
+    if (d.fault) {
+      const w = lastWalk();
+      m.queueException(vcpu, PF_VECTOR, w.fault_error_code, w.fault_address);
+      return 1;
+    }
+    if (!d.insn || d.end === 'failed') return handle_emulation_failure(vcpu);
+    if (skip) {
+      vcpu.regs.rip = (vcpu.regs.rip + BigInt(d.insn.len)) & 0xffffffffffffffffn;
+      return 1;
+    }
+    if (retry_instruction(vcpu, d.insn, cr2_or_gpa, type)) return 1;
+    const direct = role_get(vcpu.mmu.root_role, m.roles.direct) === 1;
+    vcpu.emul = {
+      insn: d.insn,
+      eip: vcpu.regs.rip,
+      gpa_available: type?.pf === true && direct,
+      gpa_val: type?.pf ? Number(cr2_or_gpa) : 0,
+      mem_read: [],
+    };
+    return emulate(vcpu);
+  }
+}
+
+/** retry_instruction(): not an instruction that edits page tables, so dropping the protection and running it again is better. */
+function retry_instruction(vcpu: KvmVcpu, insn: Insn, cr2_or_gpa: bigint, type: EmulType | null): boolean {
+  const m = vcpu.kvm.machine;
+  const lastEip = vcpu.last_retry_eip;
+  const lastAddr = vcpu.last_retry_addr;
+  vcpu.last_retry_eip = 0n;
+  vcpu.last_retry_addr = 0n;
+  if (!type?.allowRetryPf) return false;
+  if (writesPageTables(insn)) return false;
+  if (vcpu.regs.rip === lastEip && lastAddr === cr2_or_gpa) return false;
+  vcpu.last_retry_eip = vcpu.regs.rip;
+  vcpu.last_retry_addr = cr2_or_gpa;
+  const gpa = role_get(vcpu.mmu.root_role, m.roles.direct)
+    ? Number(cr2_or_gpa)
+    : gva_to_gpa(vcpu, cr2_or_gpa, PFERR_WRITE);
+  kvm_mmu_unprotect_page(vcpu, Math.floor(gpa / 4096));
+  return true;
+}
+
+/** x86_page_table_writing_insn(): MOV only in its forms that store. */
+function writesPageTables(insn: Insn): boolean {
+  if (!PAGE_TABLE_WRITERS.has(insn.op)) return false;
+  return insn.op !== 'mov' || (insn.dst !== null && (insn.dst.kind === 'mem' || insn.dst.kind === 'lin'));
+}
+
+function handle_emulation_failure(vcpu: KvmVcpu): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'handle_emulation_failure', vcpu.vcpu_id, null);
+  m.queueException(vcpu, UD_VECTOR, null, null);
+  const toUser = vcpu.regs.cpl === 0;
+  if (toUser)
+    m.userExit(vcpu, {
+      reason: 'internal-error',
+      suberror: 1,
+      text: 'KVM_INTERNAL_ERROR_EMULATION: the instruction cannot be emulated',
+    });
+  leave(m);
+  return toUser ? 0 : 1;
+}
+
+/** x86_emulate_insn() on the instruction in vcpu.emul, from its start. */
+function emulate(vcpu: KvmVcpu): number {
+  const m = vcpu.kvm.machine;
+  const ctxt = vcpu.emul as EmulateCtxt;
+  const bus = new EmulatorBus(vcpu, ctxt);
+  enter(m, 'x86_emulate_insn', vcpu.vcpu_id, ctxt);
+  const ok = execute(ctxt.insn, vcpu.regs, bus);
+  leave(m);
+  if (bus.exception_) {
+    const e = bus.exception_;
+    m.queueException(vcpu, e.vector, e.errorCode, e.address);
+    vcpu.emul = null;
+    return 1;
+  }
+  if (bus.failed) {
+    vcpu.emul = null;
+    return handle_emulation_failure(vcpu);
+  }
+  if (vcpu.mmio_needed) {
+    const f = vcpu.mmio_fragments;
+    vcpu.stat['mmio_exits'] = (vcpu.stat['mmio_exits'] ?? 0) + 1;
+    // A write has completed as far as the guest is concerned; a read is run again with its data.
+    if (vcpu.mmio_is_write && ok) m.pseudoDone(vcpu, ctxt.insn);
+    m.userExit(vcpu, { reason: 'mmio', fragments: f.map((x) => ({ ...x })), write: vcpu.mmio_is_write });
+    return 0;
+  }
+  if (ok) m.pseudoDone(vcpu, ctxt.insn);
+  vcpu.emul = null;
+  if (m.takePio()) return 0;
+  if (vcpu.halted) return m.haltExit(vcpu);
+  return 1;
+}
+
+/** complete_emulated_mmio(): user space has answered. @returns as {@link x86_emulate_instruction} */
+export function complete_emulated_mmio(vcpu: KvmVcpu): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'complete_emulated_mmio', vcpu.vcpu_id, vcpu.emul);
+  vcpu.mmio_needed = false;
+  let r = 1;
+  if (vcpu.mmio_is_write) {
+    vcpu.emul = null;
+    vcpu.mmio_fragments = [];
+  } else {
+    vcpu.mmio_read_completed = true;
+    r = emulate(vcpu);
+  }
+  leave(m);
+  return r;
+}
+
+export { CR4 };

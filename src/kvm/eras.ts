@@ -1,0 +1,84 @@
+/**
+ * What differs between kernels, as named capabilities. Code asks for a capability, never for a version (design: "Kernel eras are
+ * data"). Each row cites where the fact was read; reference: kvm-mmu-model.md §0.1 ff.
+ */
+import { compareKernels, parseKernel, type KernelVersion } from '../words/kernels';
+
+/** The capabilities of a kernel's MMU. */
+export interface KernelCaps {
+  readonly kernel: KernelVersion;
+  /** address spaces per VM on x86: 2 with SMM (v4.2+) */
+  readonly addressSpaces: 1 | 2;
+  /** KVM_USER_MEM_SLOTS */
+  readonly userMemSlots: number;
+  /** KVM_MEM_SLOTS_NUM: user and private slots */
+  readonly memSlotsNum: number;
+  /** memslot generation: initial value per address space, step per swap, and the "update in progress" marker */
+  readonly memslotGeneration: 'none' | 'plus2-from-minus150' | 'plus2-from-as-150' | 'plus2-from-as';
+  /** cpu_role beside root_role (v5.17 series on) */
+  readonly cpuRole: boolean;
+  /** TDP root role independent of the guest's CR0/CR4/EFER (v5.19+) */
+  readonly tdpRoleFixed: boolean;
+  /** which guest bits the TDP role repeats before that: none (v4.19 and older), NX and WP (v4.20..v5.16), SMEP/SMAP too (v5.17, seed 1) */
+  readonly tdpRoleFollows: 'none' | 'nx-wp' | 'nx-wp-smep';
+  /** direct pages have gpte_is_8_bytes = 1 (v5.1..v5.16); cr4_pae and has_4_byte_gpte are 0 there */
+  readonly directGpteIs8: boolean;
+  /** the TDP MMU exists (v5.10+) and is on unless asked otherwise (v5.15+) */
+  readonly tdpMmu: 'absent' | 'optional' | 'default';
+  /** RET_PF_* numbering */
+  readonly retPf: Readonly<Record<'CONTINUE' | 'RETRY' | 'EMULATE' | 'INVALID' | 'FIXED' | 'SPURIOUS', number>>;
+  /** EPT violation -> PFERR: which qualification bits make P, and whether a data read sets U */
+  readonly eptPresentBits: 'readable' | 'any';
+  readonly eptReadSetsUser: boolean;
+  /** PFERR_GUEST_FINAL/PAGE bits (32, 33) passed on (v4.9+ on AMD, v5.x on Intel) */
+  readonly guestFinalBits: boolean;
+  /** the vCPU's MMIO cache is compared with the generation of address space 0 whatever the vCPU's (v4.4 x86.h; seen in
+   * snapshots of 6.1.176, where mmio_gen is the generation of address space 0 inside SMM; 6.1.192 uses the vCPU's) */
+  readonly mmioCacheGenerationOfAs0: boolean;
+  /** SMM entry order: hflags and role change before (v6.1) or after (v4.4) the state is written */
+  readonly smmExitFirst: boolean;
+  /** a freed root of the TDP MMU stays for reuse until it is invalidated (6.1.y, v6.2+) */
+  readonly tdpRootsKept: boolean;
+  /** SPTEs of a table whose child is already there with the same gfn and role are left alone */
+  readonly childSpExists: 'present-and-small' | 'same-gfn-and-role';
+  readonly prevRoots: boolean;
+}
+
+const at = (k: KernelVersion, v: string): boolean => compareKernels(k, parseKernel(v)) >= 0;
+
+/** The capabilities of the kernel of that name. */
+export function kernelCaps(kernel: KernelVersion): KernelCaps {
+  const user = at(kernel, 'v5.11') ? 32764 : at(kernel, 'v4.1') ? 509 : at(kernel, 'v3.11') ? 125 : 32;
+  return {
+    kernel,
+    addressSpaces: at(kernel, 'v4.2') ? 2 : 1,
+    userMemSlots: user,
+    memSlotsNum: user + (at(kernel, 'v3.11') ? 3 : 4),
+    memslotGeneration: at(kernel, 'v5.0')
+      ? 'plus2-from-as'
+      : at(kernel, 'v4.19')
+        ? 'plus2-from-as-150'
+        : at(kernel, 'v3.11')
+          ? 'plus2-from-minus150'
+          : 'none',
+    cpuRole: at(kernel, 'v5.17'),
+    tdpRoleFixed: at(kernel, 'v5.19'),
+    tdpRoleFollows: at(kernel, 'v5.17') ? 'nx-wp-smep' : at(kernel, 'v4.20') ? 'nx-wp' : 'none',
+    directGpteIs8: at(kernel, 'v5.1') && !at(kernel, 'v5.17'),
+    tdpMmu: at(kernel, 'v5.15') ? 'default' : at(kernel, 'v5.10') ? 'optional' : 'absent',
+    retPf: at(kernel, 'v6.12')
+      ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, INVALID: 4, FIXED: 5, SPURIOUS: 6 }
+      : at(kernel, 'v5.17')
+        ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, INVALID: 3, FIXED: 4, SPURIOUS: 5 }
+        : { CONTINUE: -1, RETRY: 0, EMULATE: 1, INVALID: 2, FIXED: 3, SPURIOUS: 4 },
+    eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
+    eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
+    guestFinalBits: at(kernel, 'v4.19'),
+    mmioCacheGenerationOfAs0:
+      !at(kernel, 'v6.1') || (kernel.major === 6 && kernel.minor === 1 && (kernel.patch ?? 999) <= 176),
+    smmExitFirst: at(kernel, 'v5.10'),
+    tdpRootsKept: at(kernel, 'v6.1'),
+    childSpExists: at(kernel, 'v6.1') ? 'same-gfn-and-role' : 'present-and-small',
+    prevRoots: at(kernel, 'v4.20'),
+  };
+}

@@ -1,0 +1,125 @@
+/**
+ * What the exits of both vendors share: the kvm_exit event, port I/O, skipping an instruction.
+ */
+import { EVENT_TYPE, type VmExit } from '../hw/exits';
+import { emit, enter, leave } from './machine';
+import { is_smm, type KvmVcpu } from './kvm_host';
+import { x86_emulate_instruction } from './emulate';
+
+/** Interruption information of an event: valid bit, error-code bit, type, vector (both vendors). */
+export function eventInfo(e: { vector: number; type: number; errorCode: number | null } | null, valid = true): number {
+  if (!e) return 0;
+  const v = ((valid ? 0x80000000 : 0) | (e.errorCode !== null ? 0x800 : 0) | (e.type << 8) | e.vector) >>> 0;
+  return v;
+}
+
+/** trace_kvm_exit() */
+export function exitEvent(
+  vcpu: KvmVcpu,
+  exit: VmExit,
+  exit_reason: number,
+  reason: string,
+  info1: bigint,
+  info2?: bigint,
+): void {
+  const m = vcpu.kvm.machine;
+  if (!m.observer) return;
+  const amd = m.config.vendor === 'amd';
+  const vectoring = exit.idtVectoring;
+  // AMD reports EXITINTINFO here, Intel the interruption information of an exception exit.
+  const intr = amd
+    ? vectoring
+      ? eventInfo(vectoring)
+      : exit.delivered
+        ? eventInfo(exit.delivered, false)
+        : 0
+    : exit.kind === 'rsm'
+      ? 0x80000306
+      : eventInfo(exit.exception);
+  const error = amd ? (vectoring?.errorCode ?? 0) : (exit.exception?.errorCode ?? 0);
+  m.observer.event({
+    kind: 'kvm_exit',
+    vcpu: vcpu.vcpu_id,
+    reason,
+    exit_reason,
+    guest_rip: vcpu.regs.rip,
+    info1,
+    info2: info2 ?? BigInt(eventInfo(vectoring)),
+    intr_info: intr,
+    error_code: error,
+  });
+}
+
+/** The fault event that exception filters listen to, with the record of the walk. */
+export function guestFaultEvent(
+  vcpu: KvmVcpu,
+  exit: VmExit,
+  kind: 'ept_violation' | 'ept_misconfig' | 'npf',
+  code: bigint,
+  write: boolean,
+  fetch: boolean,
+  user: boolean,
+): void {
+  const m = vcpu.kvm.machine;
+  m.lastFaultWrite = write;
+  emit(m, (o) =>
+    o.event({
+      kind,
+      vcpu: vcpu.vcpu_id,
+      gpa: BigInt(exit.gpa),
+      gva: exit.gva,
+      code,
+      write,
+      fetch,
+      user: user && vcpu.regs.cpl === 3,
+      why: m.lastWhy,
+    }),
+  );
+}
+
+/** kvm_skip_emulated_instruction(): the length is known, or (AMD without NRIPS) found by decoding. */
+export function skip_emulated_instruction(vcpu: KvmVcpu, exit: VmExit): void {
+  const m = vcpu.kvm.machine;
+  const insn = exit.insn;
+  enter(m, 'kvm_skip_emulated_instruction', vcpu.vcpu_id, null);
+  if (m.config.vendor === 'amd' && !m.nrips && insn?.bytes) x86_emulate_instruction(vcpu, 0n, null, null, true);
+  else vcpu.regs.rip = (vcpu.regs.rip + BigInt(insn?.len ?? 0)) & 0xffffffffffffffffn;
+  m.pseudoDone(vcpu, insn);
+  leave(m);
+}
+
+/** kvm_fast_pio(): out completes at once with an exit to user space; in waits for its data. */
+export function complete_pio(vcpu: KvmVcpu, exit: VmExit, handler: string): number {
+  const m = vcpu.kvm.machine;
+  const io = exit.io;
+  if (!io) return 1;
+  enter(m, handler, vcpu.vcpu_id, io);
+  const smm = is_smm(vcpu) ? 1 : 0;
+  if (io.write) {
+    emit(m, (o) =>
+      o.event({
+        kind: 'kvm_pio',
+        vcpu: vcpu.vcpu_id,
+        rw: 1,
+        port: io.port,
+        size: io.size,
+        count: 1,
+        val: io.value & ((1n << BigInt(8 * io.size)) - 1n),
+      }),
+    );
+  } else {
+    const value = (1n << BigInt(8 * io.size)) - 1n;
+    emit(m, (o) =>
+      o.event({ kind: 'kvm_pio', vcpu: vcpu.vcpu_id, rw: 0, port: io.port, size: io.size, count: 1, val: value }),
+    );
+    vcpu.regs.gpr[0] = (vcpu.regs.gpr[0] & ~value) | value;
+    vcpu.regs.loaded = value;
+  }
+  vcpu.regs.rip = (vcpu.regs.rip + BigInt(exit.insn?.len ?? 0)) & 0xffffffffffffffffn;
+  m.pseudoDone(vcpu, exit.insn);
+  m.userExit(vcpu, { reason: 'io', port: io.port, size: io.size, write: io.write, data: io.value, smm });
+  leave(m);
+  return 0;
+}
+
+export { EVENT_TYPE };

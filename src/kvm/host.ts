@@ -1,0 +1,148 @@
+/**
+ * The host under KVM: user space memory that backs memslots (hva -> pfn) and the kernel's page allocator.
+ *
+ * A backing is one anonymous mapping of the VMM, made of 4K or of 2M host pages. Frames are pinned from a real run or given out in
+ * order on first use, so that a run is deterministic.
+ */
+import type { PhysMemory } from '../hw/memory';
+
+/** First frame of memory handed to backings, and the frames between two of them (1 GiB). */
+const BACKING_FIRST_PFN = 0x40000;
+const BACKING_STRIDE_PFNS = 0x40000;
+/** First frame of KVM's own allocations (shadow pages). */
+const KERNEL_FIRST_PFN = 0x8000;
+const HVA_BASE = 0x7f0000000000n;
+const HVA_STRIDE = 0x4000000000n;
+
+/** One mapping of user space memory. */
+export interface Backing {
+  readonly name: string;
+  readonly hva: bigint;
+  /** bytes */
+  readonly size: number;
+  /** 2M host pages: the host maps the range at level 2 */
+  readonly huge: boolean;
+  /** frame of each 4K page; -1 while the host has not populated it */
+  readonly pfns: Float64Array;
+  /** the host mapping is read-only */
+  readonly readonly: boolean;
+  firstPfn: number;
+}
+
+/** Result of an hva lookup: index of the page in its backing. */
+export interface HostPage {
+  backing: Backing;
+  index: number;
+}
+
+export class Host {
+  readonly backings: Backing[] = [];
+  /** frames taken by somebody: pinned guest frames and kernel pages */
+  readonly taken = new Set<number>();
+  private nextKernelPfn = KERNEL_FIRST_PFN;
+  private readonly freeKernelPfns: number[] = [];
+  private readonly mem: PhysMemory;
+  private readonly maxPfn: number;
+
+  constructor(mem: PhysMemory, maxphyaddr: number) {
+    this.mem = mem;
+    this.maxPfn = 2 ** (Math.min(maxphyaddr, 52) - 12);
+  }
+
+  /**
+   * Maps `size` bytes of anonymous memory. `populate` gives every page a frame at once (what MAP_POPULATE or a memset does).
+   * @throws Error when the name is taken, the size is no multiple of the page size or the ranges overlap.
+   */
+  map(name: string, size: number, opts: { huge?: boolean; hva?: bigint; readonly?: boolean } = {}): Backing {
+    const unit = opts.huge ? 0x200000 : 0x1000;
+    if (this.find(name)) throw new Error(`backing "${name}" exists already; give this one another name`);
+    if (size <= 0 || size % unit !== 0)
+      throw new Error(`backing "${name}": size 0x${size.toString(16)} is not a multiple of ${opts.huge ? '2M' : '4K'}`);
+    const n = this.backings.length;
+    const hva = opts.hva ?? HVA_BASE + BigInt(n) * HVA_STRIDE;
+    for (const b of this.backings)
+      if (hva < b.hva + BigInt(b.size) && b.hva < hva + BigInt(size))
+        throw new Error(`backing "${name}" at hva 0x${hva.toString(16)} overlaps backing "${b.name}"`);
+    const firstPfn = BACKING_FIRST_PFN + n * BACKING_STRIDE_PFNS;
+    const backing: Backing = {
+      name,
+      hva,
+      size,
+      huge: opts.huge ?? false,
+      readonly: opts.readonly ?? false,
+      pfns: new Float64Array(size / 0x1000).fill(-1),
+      firstPfn:
+        firstPfn + size / 0x1000 <= this.maxPfn ? firstPfn : Math.max(0x1000, (this.maxPfn >> 1) + n * (size >> 12)),
+    };
+    this.backings.push(backing);
+    return backing;
+  }
+
+  /** The backing of that name, or undefined. */
+  find(name: string): Backing | undefined {
+    return this.backings.find((b) => b.name === name);
+  }
+
+  /** Pins the frames of `pages` 4K pages from byte `offset` on: consecutive frames from `pfn`. */
+  pin(backing: Backing, offset: number, pfn: number, pages = 1): void {
+    const first = offset / 0x1000;
+    for (let i = 0; i < pages; i++) {
+      backing.pfns[first + i] = pfn + i;
+      this.taken.add(pfn + i);
+    }
+  }
+
+  /** find_vma() for our purposes: the page behind an hva, or null (-EFAULT). */
+  lookup(hva: bigint): HostPage | null {
+    for (const backing of this.backings)
+      if (hva >= backing.hva && hva < backing.hva + BigInt(backing.size))
+        return { backing, index: Number((hva - backing.hva) >> 12n) };
+    return null;
+  }
+
+  /** The frame of a page of a backing; populates it on first use, as the host's page fault would. */
+  populate(backing: Backing, index: number): number {
+    const pfn = backing.pfns[index];
+    if (pfn >= 0) return pfn;
+    if (backing.huge) {
+      const first = index & ~511;
+      const base = (backing.firstPfn + first + 511) & ~511;
+      for (let i = 0; i < 512; i++) {
+        backing.pfns[first + i] = base + i;
+        this.taken.add(base + i);
+      }
+      return backing.pfns[index];
+    }
+    const own = backing.firstPfn + index;
+    backing.pfns[index] = own;
+    this.taken.add(own);
+    return own;
+  }
+
+  /**
+   * host_pfn_mapping_level(): 2 where a populated 2M host page maps this page, else 1.
+   */
+  mappingLevel(backing: Backing, index: number): number {
+    if (!backing.huge) return 1;
+    const first = backing.pfns[index & ~511];
+    return first >= 0 && first % 512 === 0 ? 2 : 1;
+  }
+
+  /** A zeroed page for KVM (shadow page, pae_root …). */
+  allocPage(): number {
+    const again = this.freeKernelPfns.pop();
+    if (again !== undefined) {
+      this.mem.frame(again).fill(0);
+      return again;
+    }
+    while (this.taken.has(this.nextKernelPfn)) this.nextKernelPfn++;
+    const pfn = this.nextKernelPfn++;
+    this.mem.frame(pfn).fill(0);
+    return pfn;
+  }
+
+  /** Gives a page of KVM back. */
+  freePage(pfn: number): void {
+    this.freeKernelPfns.push(pfn);
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * How KVM sets the processor up: intercepts by vendor and mode, the second stage, and the registers that really govern translation
+ * (with shadow paging they are KVM's, not the guest's).
+ */
+import { noIntercepts } from '../hw/exits';
+import type { Op } from '../hw/insn';
+import { UncachedMemory, type LinearMemory } from '../hw/linear-memory';
+import { CR0, CR4, EFER, MSR, type CpuState } from '../hw/regs';
+import type { Translator } from '../hw/translate';
+import { INVALID_PAGE, type KvmVcpu } from './kvm_host';
+import type { Machine } from './machine';
+import { role_get } from './roles';
+
+/** Memory as the processor of one vCPU sees it under KVM. */
+export class MachineMemory extends UncachedMemory implements LinearMemory {
+  vcpu: KvmVcpu | null = null;
+
+  constructor(
+    private readonly machine: Machine,
+    translator: Translator,
+  ) {
+    super(translator);
+  }
+
+  override loadRegisters(s: CpuState): void {
+    const m = this.machine;
+    if (m.tdpEnabled) {
+      super.loadRegisters(s);
+      return;
+    }
+    // Shadow paging: the tables are KVM's own, with PAE or four levels and NX; WP is always on.
+    const root = this.vcpu?.mmu.root.hpa ?? INVALID_PAGE;
+    const long = this.vcpu ? role_get(this.vcpu.mmu.root_role, m.roles.level) >= 4 : false;
+    this.translator.setGuest({
+      cr0: s.cr0 | CR0.PE | CR0.PG | CR0.WP,
+      cr3: root === INVALID_PAGE ? 0n : BigInt(root),
+      cr4: (s.cr4 | CR4.PAE) & ~(CR4.PCIDE | CR4.LA57),
+      efer: EFER.NXE | (long ? EFER.LME | EFER.LMA : 0n),
+      pkru: s.pkru,
+      pkrs: 0,
+    });
+  }
+}
+
+/** EPTP (construct_eptp(), reference 6.5): write-back, walk length, A/D enable. */
+export function construct_eptp(m: Machine, root: number, level: number): bigint {
+  return BigInt(root) | 6n | (BigInt(level - 1) << 3n) | (m.config.ept_ad ? 0x40n : 0n);
+}
+
+/** Intercepts and second stage for a vCPU as it stands. */
+export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
+  const intel = m.config.vendor === 'intel';
+  const c = noIntercepts();
+  const insns = new Set<Op>(['hlt', 'rsm', 'vmcall', 'vmmcall', 'cpuid'] as Op[]);
+  insns.delete('cpuid' as Op);
+  c.io = true;
+  c.msrPassthrough = new Set([MSR.FS_BASE, MSR.GS_BASE, MSR.KERNEL_GS_BASE]);
+  c.crRead = m.tdpEnabled ? 0 : 1 << 3;
+  c.crWrite = m.tdpEnabled ? 0 : 1 << 3;
+  if (intel) {
+    // RSM is #UD in VMX non-root operation; KVM emulates it.
+    c.exceptions |= 1 << 6;
+    // CR0 and CR4 belong to the host except for TS; the guest reads its own values through the shadows.
+    c.cr0Mask = 0xffffffffn & ~CR0.TS;
+    c.cr0Shadow = vcpu.regs.cr0;
+    c.cr4Mask = 0xffffffffn & ~CR4.PGE;
+    c.cr4Shadow = vcpu.regs.cr4;
+    c.crWrite |= 1 << 0;
+    c.crWrite |= 1 << 4;
+    c.cr0Mask = 0n;
+    c.cr4Mask = 0n;
+  } else {
+    c.exceptions |= 1 << 6;
+    // svm_set_cr0(): with NPT only changes beyond TS and MP exit.
+    if (m.tdpEnabled) c.cr0SelectiveWrite = true;
+    else c.crWrite |= 1 << 0;
+    c.crWrite |= 1 << 4;
+    c.shutdownKeepsEvent = true;
+  }
+  if (!m.tdpEnabled) {
+    c.exceptions |= 1 << 14;
+    insns.add('invlpg');
+    insns.add('invpcid');
+  }
+  c.insns = insns;
+  vcpu.processor.intercepts = c;
+  const p = vcpu.processor;
+  p.delivery = { ...p.delivery, pushBeforeVector: m.config.quirks.includes('bochs-push-before-vector') };
+  const root = vcpu.mmu.root.hpa;
+  if (m.tdpEnabled && root !== INVALID_PAGE) {
+    const level = role_get(vcpu.mmu.root_role, m.roles.level);
+    if (intel) vcpu.translator.setSecondStage('ept', { eptp: construct_eptp(m, root, level) });
+    else
+      vcpu.translator.setSecondStage('npt', {
+        ncr3: BigInt(root),
+        hostCr4: CR4.PAE | (level === 5 ? CR4.LA57 : 0n),
+        hostEfer: EFER.LME | EFER.LMA | EFER.NXE,
+      });
+  } else if (!m.tdpEnabled) vcpu.translator.setSecondStage('none');
+  p.mmu.loadRegisters(vcpu.regs);
+}

@@ -1,0 +1,755 @@
+/**
+ * A simulated machine: a processor per vCPU, host-physical memory, and KVM with one VM. Everything that a scenario, a debugger or a
+ * test does to it goes through here. Deterministic: the same calls give the same states, frames included.
+ */
+import type { CpuFeatures, Quirk } from '../hw/features';
+import { amdFeatures, intelFeatures, QUIRKS } from '../hw/features';
+import { EVENT_TYPE, type GuestEvent, type VmExit } from '../hw/exits';
+import type { Insn } from '../hw/insn';
+import { PhysMemory } from '../hw/memory';
+import { Processor } from '../hw/processor';
+import { CpuState, EFER } from '../hw/regs';
+import { Translator } from '../hw/translate';
+import type { WhyRecord } from '../hw/why';
+import { parseKernel } from '../words/kernels';
+import { cloneGraph, declareImmutable } from './clone';
+import { kernelCaps, type KernelCaps } from './eras';
+import { Host, type Backing } from './host';
+import { configureProcessor, MachineMemory } from './hw_setup';
+import { MachineRecorder } from './recorder';
+import { INVALID_PAGE, is_smm, Kvm, KVM_MEM_X86_SMRAM, KvmVcpu, type KvmMmu } from './kvm_host';
+import {
+  kvm_gpa_to_hpa,
+  kvm_set_memory_region,
+  kvm_vcpu_gfn_to_memslot,
+  __gfn_to_memslot,
+  type IoctlResult,
+  type PfnResult,
+  type UserMemoryRegion,
+} from './kvm_main';
+import { Memslots } from './memslots';
+import { kvm_mmu_after_set_cpuid, kvm_mmu_reset_context } from './mmu/calc_role';
+import { KvmPageFault, type RET_PF } from './mmu/fault';
+import { rsvd_bits } from './mmu/metadata';
+import type { GuestWalker } from './mmu/paging_tmpl';
+import { SpteFormat } from './mmu/spte';
+import type { Observer } from './observer';
+import type { FrameLocals } from './observer';
+import { RoleCodec } from './roles';
+import { vcpu_run, type GuestWork, type UserExit } from './x86';
+import { kvm_make_request } from './x86_requests';
+
+export type { Backing } from './host';
+export type { IoctlResult, UserMemoryRegion } from './kvm_main';
+export type { UserExit } from './x86';
+
+/** What a machine is made of. {@link machineConfig} fills in defaults. */
+export interface MachineConfig {
+  /** `v6.1`, `6.1.176`, `seed1` … */
+  kernel: string;
+  vendor: 'intel' | 'amd';
+  /** EPT or NPT (TDP), or shadow paging */
+  paging: 'ept' | 'npt' | 'shadow';
+  tdp_mmu: boolean;
+  /** host MAXPHYADDR */
+  maxphyaddr: number;
+  /** MAXPHYADDR in the guest's CPUID; the host's if left out */
+  guestMaxphyaddr?: number;
+  /** CPUID features of the guest: nx smep smap pku la57 pdpe1gb pcid lm svm vmx … */
+  features: string[];
+  l1tf: boolean;
+  mmio_caching: boolean;
+  nx_huge_pages: boolean;
+  eager_page_split: boolean;
+  /** EPT accessed/dirty flags */
+  ept_ad: boolean;
+  /** page-modification logging for dirty logging */
+  pml: boolean;
+  /** levels of the host's own paging: on AMD the NPT has as many */
+  host_levels: 4 | 5;
+  /** levels that EPT can have */
+  maxTdpLevel: 4 | 5;
+  /** deviations of an emulated processor (src/hw/features.ts QUIRKS), plus no-nrips and no-decode-assists */
+  quirks: string[];
+  force_flush_and_sync_on_reuse: boolean;
+  /** KVM_DIRTY_LOG_INITIALLY_SET */
+  dirtyLogInitiallySet: boolean;
+  /** which design hides SMRAM: two address spaces (merged), the flag of the RFC, or the three-state slot of the reply to it */
+  smram_design: 'address-spaces' | 'flag' | 'three-state';
+  /** exits that one instruction may cause before the run is given up as stuck */
+  maxExitsPerInstruction: number;
+}
+
+/** The configuration of a recent Intel or AMD host, with the given fields replaced. */
+export function machineConfig(over: Partial<MachineConfig> = {}): MachineConfig {
+  const vendor = over.vendor ?? 'intel';
+  return {
+    kernel: 'v6.1',
+    vendor,
+    paging: vendor === 'intel' ? 'ept' : 'npt',
+    tdp_mmu: true,
+    maxphyaddr: vendor === 'intel' ? 46 : 48,
+    features: ['nx', 'lm', 'smep', 'smap', 'pdpe1gb', 'pcid'],
+    l1tf: false,
+    mmio_caching: true,
+    nx_huge_pages: false,
+    eager_page_split: true,
+    ept_ad: true,
+    pml: false,
+    host_levels: 4,
+    maxTdpLevel: 4,
+    quirks: [],
+    force_flush_and_sync_on_reuse: false,
+    dirtyLogInitiallySet: false,
+    smram_design: 'address-spaces',
+    maxExitsPerInstruction: 100_000,
+    ...over,
+  };
+}
+
+/** What one instruction, or a stretch of code, came to. */
+export interface RunResult {
+  end: 'done' | 'fault' | 'io' | 'hlt' | 'shutdown' | 'error' | 'limit';
+  /** what a load read */
+  value: bigint | null;
+  exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
+  exits: UserExit[];
+  /** sentence for `error` and `limit` */
+  text: string;
+}
+
+/** Registers as user space sets them (KVM_SET_SREGS, KVM_SET_REGS): any part of CpuState. */
+export type RegisterSet = Partial<
+  Pick<
+    CpuState,
+    | 'cr0'
+    | 'cr2'
+    | 'cr3'
+    | 'cr4'
+    | 'efer'
+    | 'rip'
+    | 'rflags'
+    | 'pkru'
+    | 'cs'
+    | 'ss'
+    | 'ds'
+    | 'es'
+    | 'fs'
+    | 'gs'
+    | 'tr'
+    | 'ldtr'
+  >
+> & {
+  gdtr?: { base: bigint; limit: number };
+  idtr?: { base: bigint; limit: number } | null;
+  gpr?: Partial<Record<number, bigint>>;
+  cpl?: number;
+};
+
+const MEM_READ_RESULT = 0xd0000000n;
+
+declareImmutable(RoleCodec);
+
+/** Enters a frame if somebody watches. */
+export function enter(m: Machine, name: string, vcpu: number, locals: FrameLocals): void {
+  if (m.observer !== null) m.observer.enter('kvm', name, vcpu, locals);
+}
+
+/** Leaves the innermost frame if somebody watches. */
+export function leave(m: Machine): void {
+  if (m.observer !== null) m.observer.leave();
+}
+
+/** Runs `f` with the observer if there is one: events are only built for somebody. */
+export function emit(m: Machine, f: (o: Observer) => void): void {
+  if (m.observer !== null) f(m.observer);
+}
+
+/** A copy of a whole machine, to be restored any number of times. */
+export interface MachineState {
+  readonly machine: Machine;
+}
+
+export class Machine {
+  readonly config: MachineConfig;
+  readonly caps: KernelCaps;
+  readonly mem: PhysMemory;
+  readonly host: Host;
+  readonly roles: RoleCodec;
+  readonly spte: SpteFormat;
+  readonly kvm: Kvm;
+  /** CPUID of the guest */
+  readonly guestFeatures: ReadonlySet<string>;
+  readonly hostFeatures: ReadonlySet<string>;
+  readonly cpu: CpuFeatures;
+  readonly tdpEnabled: boolean;
+  readonly tdpMmuEnabled: boolean;
+  /** max_huge_page_level */
+  readonly maxHugePageLevel: number;
+  readonly nrips: boolean;
+  readonly decodeAssists: boolean;
+  /** memslot flags beyond the merged ones (the SMRAM alternatives) */
+  readonly extraMemslotFlags: number;
+  /** one fault at a time: KVM's struct lives on the stack */
+  readonly fault = new KvmPageFault();
+  readonly pfnResult: PfnResult = { kind: 'noslot', pfn: -1, writable: false, hva: 0n };
+  /** the record of the last walk that somebody watched */
+  lastWhy: WhyRecord | null = null;
+  lastFaultWrite = false;
+  /** `idt none` by vCPU: survives SMM */
+  readonly idtPolicy = new Map<number, boolean>();
+  readonly warnings: string[] = [];
+  /** MMIO reads answered so far by the default policy */
+  mmioReads = 0;
+  lastPioValue = 0n;
+  private pending: GuestWork | null = null;
+  private exitToUser: UserExit | null = null;
+  private pioDone = false;
+  private observer_: Observer | null = null;
+  private recorder: MachineRecorder | null = null;
+
+  constructor(config: MachineConfig) {
+    this.config = config;
+    const kernel = parseKernel(config.kernel);
+    this.caps = Object.freeze(kernelCaps(kernel));
+    this.mem = new PhysMemory();
+    this.host = new Host(this.mem, config.maxphyaddr);
+    this.roles = new RoleCodec(kernel);
+    this.spte = new SpteFormat(config, kernel);
+    const quirks = new Set(config.quirks.filter((q): q is Quirk => q in QUIRKS));
+    this.guestFeatures = new Set(config.features);
+    this.hostFeatures = new Set([...config.features, 'nx', 'lm', 'pdpe1gb']);
+    const f = this.guestFeatures;
+    const over: Partial<CpuFeatures> = {
+      maxphyaddr: config.guestMaxphyaddr ?? config.maxphyaddr,
+      nx: f.has('nx'),
+      smep: f.has('smep'),
+      smap: f.has('smap'),
+      pku: f.has('pku'),
+      pks: f.has('pks'),
+      la57: f.has('la57'),
+      pcid: f.has('pcid'),
+      invpcid: f.has('invpcid'),
+      lam: f.has('lam'),
+      shstk: f.has('shstk'),
+      eptAd: config.ept_ad,
+      quirks,
+    };
+    this.cpu = config.vendor === 'intel' ? intelFeatures(over) : amdFeatures(over);
+    this.tdpEnabled = config.paging !== 'shadow';
+    this.tdpMmuEnabled = this.tdpEnabled && config.tdp_mmu && this.caps.tdpMmu !== 'absent';
+    this.maxHugePageLevel = this.tdpEnabled ? 3 : 2;
+    this.nrips = !config.quirks.includes('no-nrips');
+    this.decodeAssists = !config.quirks.includes('no-decode-assists');
+    this.extraMemslotFlags = config.smram_design === 'flag' ? KVM_MEM_X86_SMRAM : 0;
+    const first = (as: number): number => {
+      switch (this.caps.memslotGeneration) {
+        case 'none':
+          return 0;
+        case 'plus2-from-minus150':
+          return -150;
+        case 'plus2-from-as-150':
+          return 2 * as - 150;
+        case 'plus2-from-as':
+          return as;
+      }
+    };
+    const slots: Memslots[] = [];
+    for (let as = 0; as < this.caps.addressSpaces; as++) slots.push(new Memslots(as, first(as)));
+    this.kvm = new Kvm(this, slots);
+  }
+
+  /** Who listens; null runs at full speed. Set it before a run, not during one. */
+  get observer(): Observer | null {
+    return this.observer_;
+  }
+
+  set observer(o: Observer | null) {
+    this.observer_ = o;
+    this.recorder = o ? new MachineRecorder(this) : null;
+    for (const vcpu of this.vcpus) vcpu.translator.recorder = null;
+  }
+
+  get vcpus(): KvmVcpu[] {
+    return this.kvm.vcpus;
+  }
+
+  // ---- Setting up: what a VMM does ----
+
+  /** KVM_CREATE_VCPU and KVM_SET_CPUID2: a vCPU in its reset state. */
+  addVcpu(): KvmVcpu {
+    const state = new CpuState();
+    const translator = new Translator(this.mem, this.cpu);
+    const memory = new MachineMemory(this, translator);
+    const processor = new Processor(state, memory, this.mem);
+    const vcpu = new KvmVcpu(this.kvm, this.vcpus.length, state, processor, translator);
+    memory.vcpu = vcpu;
+    vcpu.maxphyaddr = this.cpu.maxphyaddr;
+    this.vcpus.push(vcpu);
+    configureProcessor(this, vcpu);
+    this.registersChanged(vcpu);
+    kvm_mmu_after_set_cpuid(vcpu);
+    return vcpu;
+  }
+
+  /** Host memory that slots can be backed by. @throws Error with a sentence when it cannot be made */
+  backing(
+    name: string,
+    size: number,
+    opts: { huge?: boolean; hva?: bigint; readonly?: boolean; populate?: boolean } = {},
+  ): Backing {
+    const b = this.host.map(name, size, opts);
+    if (opts.populate !== false) for (let i = 0; i < b.pfns.length; i++) this.host.populate(b, i);
+    return b;
+  }
+
+  /** Pins host frames of a backing from byte `offset` on; each of `pfns` stands for `pagesPerEntry` 4K pages. */
+  setFrames(name: string, offset: number, pfns: readonly number[], pagesPerEntry = 1): void {
+    const b = this.host.find(name);
+    if (!b) throw new Error(`there is no backing "${name}"`);
+    pfns.forEach((pfn, i) => {
+      const at = offset + i * pagesPerEntry * 4096;
+      const data: (Uint32Array | null)[] = [];
+      for (let p = 0; p < pagesPerEntry; p++) {
+        const index = at / 4096 + p;
+        const old = b.pfns[index];
+        data.push(old >= 0 && old !== pfn + p ? (this.mem.peek(old)?.slice() ?? null) : null);
+      }
+      this.host.pin(b, at, pfn, pagesPerEntry);
+      data.forEach((d, p) => {
+        if (d) this.mem.frame(pfn + p).set(d);
+      });
+    });
+  }
+
+  /** KVM_SET_USER_MEMORY_REGION. */
+  set_user_memory_region(r: UserMemoryRegion): IoctlResult {
+    return kvm_set_memory_region(this.kvm, r);
+  }
+
+  /** User space writes memory of a backing. */
+  writeBacking(name: string, offset: number, bytes: Uint8Array): void {
+    const b = this.host.find(name);
+    if (!b) throw new Error(`there is no backing "${name}"`);
+    for (let i = 0; i < bytes.length; i++) {
+      const at = offset + i;
+      this.mem.write8(this.host.populate(b, Math.floor(at / 4096)) * 4096 + (at % 4096), bytes[i]);
+    }
+  }
+
+  /** User space reads memory of a backing. */
+  readBacking(name: string, offset: number, length: number): Uint8Array {
+    const b = this.host.find(name);
+    if (!b) throw new Error(`there is no backing "${name}"`);
+    const out = new Uint8Array(length);
+    for (let i = 0; i < length; i++) {
+      const pfn = b.pfns[Math.floor((offset + i) / 4096)];
+      out[i] = pfn >= 0 ? this.mem.read8(pfn * 4096 + ((offset + i) % 4096)) : 0;
+    }
+    return out;
+  }
+
+  /** User space writes guest memory through its own mapping (read-only slots included). @returns false where there is no slot */
+  hostWrite(as_id: number, gpa: number, bytes: Uint8Array): boolean {
+    for (let i = 0; i < bytes.length; i++) {
+      const hpa = this.gpaToHpa(as_id, gpa + i);
+      if (hpa < 0) return false;
+      this.mem.write8(hpa, bytes[i]);
+    }
+    return true;
+  }
+
+  /** User space reads guest memory; null where there is no slot. */
+  hostRead(as_id: number, gpa: number, length: number): Uint8Array | null {
+    const out = new Uint8Array(length);
+    for (let i = 0; i < length; i++) {
+      const hpa = this.gpaToHpa(as_id, gpa + i);
+      if (hpa < 0) return null;
+      out[i] = this.mem.read8(hpa);
+    }
+    return out;
+  }
+
+  /** Host address behind a guest-physical one of an address space, or -1. No access is counted, no walk is made. */
+  gpaToHpa(as_id: number, gpa: number): number {
+    const set = this.kvm.memslots[as_id];
+    const slot = set?.slots.find((s) => gpa >= s.base_gfn * 4096 && gpa < (s.base_gfn + s.npages) * 4096);
+    return slot ? kvm_gpa_to_hpa(this, slot, gpa, false) : -1;
+  }
+
+  /** KVM_SET_SREGS and KVM_SET_REGS: takes the registers over and resets the MMU if one of them governs it. */
+  setRegs(vcpu: KvmVcpu, set: RegisterSet): void {
+    const s = vcpu.regs;
+    const { cpl, gpr, gdtr, idtr, ...plain } = set;
+    const before = [s.cr0, s.cr3, s.cr4, s.efer];
+    Object.assign(s, plain);
+    if (gdtr) Object.assign(s.gdtr, gdtr);
+    if (idtr === null) {
+      s.idtUsed = false;
+      this.idtPolicy.set(vcpu.vcpu_id, false);
+    } else if (idtr) {
+      s.idtUsed = true;
+      this.idtPolicy.set(vcpu.vcpu_id, true);
+      Object.assign(s.idtr, idtr);
+    }
+    for (const [i, v] of Object.entries(gpr ?? {})) if (v !== undefined) s.gpr[Number(i)] = v;
+    if (cpl !== undefined) {
+      s.cs.dpl = cpl;
+      s.ss.dpl = cpl;
+    }
+    // KVM_SET_SREGS is refused for EFER.LMA without LME and PG; user space sets both, so follow it here.
+    if (s.cr0 & (1n << 31n) && s.efer & EFER.LME && s.cr4 & (1n << 5n)) s.efer |= EFER.LMA;
+    const after = [s.cr0, s.cr3, s.cr4, s.efer];
+    if (after.some((v, i) => v !== before[i])) {
+      const pae = (s.cr0 & (1n << 31n)) !== 0n && (s.cr4 & (1n << 5n)) !== 0n && (s.efer & EFER.LMA) === 0n;
+      if (pae) {
+        const values = this.readPdptrs(vcpu, s.cr3);
+        if (values) values.forEach((v, i) => (s.pdptrs[i] = v));
+      }
+      this.registersChanged(vcpu);
+      // __set_sregs(): only CR0, CR4 and EFER matter to the MMU, and CR3 through the root's pgd.
+      kvm_mmu_reset_context(vcpu);
+    } else this.registersChanged(vcpu);
+  }
+
+  /** KVM_SMI */
+  smi(vcpu: KvmVcpu): void {
+    kvm_make_request('SMI', vcpu);
+  }
+
+  // ---- Running ----
+
+  /**
+   * KVM_RUN until an instruction without code is done, or (`code`) until the guest's code exits to user space for anything but MMIO.
+   * MMIO is answered by {@link mmioRead}, as a VMM would, and the run goes on.
+   */
+  run(vcpu: KvmVcpu, insn: Insn | 'code', limits: { instructions?: number } = {}): RunResult {
+    const work: GuestWork = {
+      insn,
+      count: 0,
+      limit: limits.instructions ?? 100_000,
+      done: false,
+      exception: null,
+    };
+    vcpu.regs.loaded = null;
+    vcpu.halted = false;
+    const result: RunResult = { end: 'done', value: null, exception: null, exits: [], text: '' };
+    const smmBefore = is_smm(vcpu);
+    for (;;) {
+      this.pending = work;
+      vcpu.processor.stopOnDelivery = insn !== 'code' && !vcpu.regs.idtUsed;
+      const exit = vcpu_run(vcpu, work);
+      if (exit === null) {
+        if (insn === 'code') {
+          result.end = 'limit';
+          result.text = `the code ran for ${work.count} instructions without an exit to user space`;
+        }
+        break;
+      }
+      if (exit.reason === 'mmio') {
+        exit.smm = is_smm(vcpu) ? 1 : 0;
+        if (!exit.write) for (const f of exit.fragments) f.data = this.mmioRead(f.gpa, f.len);
+        // What user space supplied is what the completion finds in kvm_run.
+        exit.fragments.forEach((f, i) => (vcpu.mmio_fragments[i].data = f.data));
+        emit(this, (o) => o.event({ kind: 'kvm_userspace_exit', vcpu: vcpu.vcpu_id, reason: 6, errno: 0 }));
+        result.exits.push(exit);
+        continue;
+      }
+      emit(this, (o) =>
+        o.event({ kind: 'kvm_userspace_exit', vcpu: vcpu.vcpu_id, reason: exitNumber(exit), errno: 0 }),
+      );
+      result.exits.push(exit);
+      result.end =
+        exit.reason === 'io' ? 'io' : exit.reason === 'hlt' ? 'hlt' : exit.reason === 'shutdown' ? 'shutdown' : 'error';
+      if (exit.reason === 'error' || exit.reason === 'internal-error') result.text = exit.text;
+      if (result.end === 'io' && insn !== 'code' && insn.op !== 'out' && insn.op !== 'in') continue;
+      break;
+    }
+    this.pending = null;
+    this.closeHwFrame();
+    result.value = vcpu.regs.loaded;
+    result.exception = work.exception;
+    if (work.exception) result.end = 'fault';
+    else if (result.end === 'io' && insn !== 'code') result.end = 'done';
+    void smmBefore;
+    return result;
+  }
+
+  /** What user space answers to an MMIO read: distinct values, as a VMM under test would. Deterministic. */
+  mmioRead(gpa: number, len: number): bigint {
+    void gpa;
+    this.mmioReads++;
+    const v = MEM_READ_RESULT + BigInt(this.mmioReads);
+    return len >= 8 ? v : v & ((1n << BigInt(8 * len)) - 1n);
+  }
+
+  /** Enters the guest; called by vcpu_enter_guest(). */
+  runGuest(vcpu: KvmVcpu, work: GuestWork): VmExit {
+    if (this.recorder) {
+      this.recorder.attach(vcpu);
+      vcpu.translator.recorder = this.recorder;
+      // Set per run: a function that lived in the processor would tie a copy of the machine to this one.
+      vcpu.processor.onEvent = (e, address) => this.guestEvent(vcpu, e, address);
+    }
+    const insn = work.insn;
+    const exit = vcpu.processor.run(() => {
+      if (insn === 'code') {
+        if (work.count >= work.limit) return null;
+        work.count++;
+        return 'fetch';
+      }
+      if (work.done) return null;
+      if (work.count > 0) {
+        work.done = true;
+        return null;
+      }
+      work.count = 1;
+      return insn;
+    });
+    if (insn !== 'code' && !work.done) work.count = 0;
+    // The instruction that exits runs again; it is not one more.
+    else if (insn === 'code' && exit.kind !== 'done' && work.count > 0) work.count--;
+    vcpu.translator.recorder = null;
+    vcpu.processor.onEvent = null;
+    return exit;
+  }
+
+  /** The processor begins to deliver an exception. */
+  private guestEvent(vcpu: KvmVcpu, e: GuestEvent, address: bigint | null): void {
+    const o = this.observer_;
+    if (!o || e.type !== EVENT_TYPE.EXCEPTION) return;
+    if (e.vector === 14)
+      o.event({
+        kind: 'guest_page_fault',
+        vcpu: vcpu.vcpu_id,
+        gva: address ?? vcpu.regs.cr2,
+        errorCode: e.errorCode ?? 0,
+        injected: false,
+        why: this.lastWhy,
+      });
+    else
+      o.event({
+        kind: 'guest_exception',
+        vcpu: vcpu.vcpu_id,
+        vector: e.vector,
+        errorCode: e.errorCode,
+        why: this.lastWhy,
+      });
+  }
+
+  /** The pseudo-instruction of the running statement completed inside KVM (emulated, or skipped). */
+  pseudoDone(vcpu: KvmVcpu, insn: Insn | null): void {
+    void vcpu;
+    const w = this.pending;
+    if (!w) return;
+    if (w.insn === 'code') w.count++;
+    else if (insn === w.insn || insn === null || insn.op === w.insn.op) w.done = true;
+  }
+
+  /** The pseudo-instruction that the emulator is to run, or null when it must decode code. */
+  pendingPseudo(vcpu: KvmVcpu): Insn | null {
+    void vcpu;
+    return this.pending && this.pending.insn !== 'code' ? this.pending.insn : null;
+  }
+
+  /** Notes an exit to user space; the vCPU loop picks it up. */
+  userExit(vcpu: KvmVcpu, exit: UserExit): void {
+    void vcpu;
+    this.exitToUser = exit;
+  }
+
+  takeUserExit(): UserExit | null {
+    const e = this.exitToUser;
+    this.exitToUser = null;
+    return e;
+  }
+
+  /** HLT without an interrupt controller in the kernel: user space waits. */
+  haltExit(vcpu: KvmVcpu): number {
+    vcpu.halted = true;
+    this.userExit(vcpu, { reason: 'hlt' });
+    return 0;
+  }
+
+  pioOut(vcpu: KvmVcpu, port: number, size: number, value: bigint): void {
+    emit(this, (o) => o.event({ kind: 'kvm_pio', vcpu: vcpu.vcpu_id, rw: 1, port, size, count: 1, val: value }));
+    this.userExit(vcpu, { reason: 'io', port, size, write: true, data: value, smm: is_smm(vcpu) ? 1 : 0 });
+    this.pioDone = true;
+  }
+
+  pioIn(vcpu: KvmVcpu, port: number, size: number): void {
+    this.lastPioValue = (1n << BigInt(8 * size)) - 1n;
+    emit(this, (o) =>
+      o.event({ kind: 'kvm_pio', vcpu: vcpu.vcpu_id, rw: 0, port, size, count: 1, val: this.lastPioValue }),
+    );
+  }
+
+  /** Whether the emulated instruction did port I/O that user space has to see. */
+  takePio(): boolean {
+    const p = this.pioDone;
+    this.pioDone = false;
+    return p;
+  }
+
+  /** kvm_queue_exception() and its kin. */
+  queueException(vcpu: KvmVcpu, vector: number, errorCode: number | null, payload: bigint | null): void {
+    vcpu.exception = { vector, errorCode, payload, injected: false };
+    kvm_make_request('EVENT', vcpu);
+  }
+
+  // ---- What KVM tells the processor ----
+
+  /** Registers changed: the translation unit takes them over. */
+  registersChanged(vcpu: KvmVcpu): void {
+    vcpu.processor.mmu.loadRegisters(vcpu.regs);
+  }
+
+  /** kvm_x86_load_mmu_pgd: EPTP, nCR3 or the shadow CR3. */
+  load_mmu_pgd(vcpu: KvmVcpu): void {
+    configureProcessor(this, vcpu);
+  }
+
+  flush_tlb_all(vcpu: KvmVcpu, reason: string): void {
+    this.flushed(vcpu, 'all', reason);
+    vcpu.processor.mmu.flush(true);
+  }
+
+  flush_tlb_current(vcpu: KvmVcpu, reason: string): void {
+    this.flushed(vcpu, 'current', reason);
+    vcpu.processor.mmu.flush(true);
+  }
+
+  flush_tlb_guest(vcpu: KvmVcpu, reason: string): void {
+    this.flushed(vcpu, 'guest', reason);
+    vcpu.processor.mmu.flush(true);
+  }
+
+  flush_tlb_gva(vcpu: KvmVcpu, gva: bigint): void {
+    this.flushed(vcpu, 'gva', `INVLPG 0x${gva.toString(16)}`);
+    vcpu.processor.mmu.invlpg(Number(gva & 0xffffffffn), Number(gva >> 32n));
+  }
+
+  private flushed(vcpu: KvmVcpu, scope: string, reason: string): void {
+    emit(this, (o) => o.event({ kind: 'tlb_flush', vcpu: vcpu.vcpu_id, scope, reason }));
+  }
+
+  // ---- What the walkers ask ----
+
+  /** CR3 (or its nested kin) of a context. */
+  guestPgd(vcpu: KvmVcpu, mmu: KvmMmu): bigint {
+    void mmu;
+    return vcpu.regs.cr3;
+  }
+
+  /** A cached PDPTE of a context. */
+  guestPdptr(vcpu: KvmVcpu, mmu: KvmMmu, index: number): bigint {
+    void mmu;
+    return vcpu.regs.pdptrs[index];
+  }
+
+  /** Root of L1's tables for L2; nothing is nested yet. */
+  nestedPgd(vcpu: KvmVcpu): bigint {
+    return vcpu.regs.cr3;
+  }
+
+  /** kvm_translate_gpa() for a guest table entry; identity without nesting. */
+  translateTableGpa(vcpu: KvmVcpu, mmu: KvmMmu, gpa: number, w: GuestWalker): number {
+    void vcpu;
+    void mmu;
+    void w;
+    return gpa;
+  }
+
+  /** kvm_translate_gpa() for the final address; identity without nesting. */
+  translateFinalGpa(vcpu: KvmVcpu, mmu: KvmMmu, gpa: number, access: number, w: GuestWalker): number {
+    void vcpu;
+    void mmu;
+    void access;
+    void w;
+    return gpa;
+  }
+
+  /** The four PDPTEs at CR3, or null when one that is present has a reserved bit set (reference 6.6). */
+  readPdptrs(vcpu: KvmVcpu, cr3: bigint): bigint[] | null {
+    const base = Number(cr3 & 0xffffffe0n);
+    const slot = kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(base / 4096));
+    const out: bigint[] = [];
+    const rsvd = rsvd_bits(5, 8) | rsvd_bits(1, 2) | rsvd_bits(vcpu.maxphyaddr, 63);
+    for (let i = 0; i < 4; i++) {
+      const hpa = kvm_gpa_to_hpa(this, slot, base + 8 * i, false);
+      if (hpa < 0) return null;
+      const v = this.mem.readQ(hpa);
+      if (v & 1n && v & rsvd) return null;
+      out.push(v);
+    }
+    return out;
+  }
+
+  /** Whether the access that was last translated is a write. */
+  lastAccessWrite(): boolean {
+    return this.lastWhy?.access.text.endsWith('write') ?? false;
+  }
+
+  /** RET_PF_* as the era numbers it. */
+  retPfNumber(r: RET_PF): number {
+    const p = this.caps.retPf;
+    return [p.CONTINUE, p.RETRY, p.EMULATE, p.INVALID, p.FIXED, p.SPURIOUS][r] ?? r;
+  }
+
+  /** Ends the frame of a page walk that an exit left open. */
+  closeHwFrame(): void {
+    this.recorder?.close();
+  }
+
+  /** Something that KVM would print to the log. */
+  warn(text: string): void {
+    this.warnings.push(text);
+  }
+
+  /** The slot of a gfn in an address space, for displays. */
+  slotAt(as_id: number, gfn: number): ReturnType<typeof __gfn_to_memslot> {
+    return this.kvm.memslots[as_id]?.slots.find((s) => gfn >= s.base_gfn && gfn < s.base_gfn + s.npages) ?? null;
+  }
+
+  // ---- Time ----
+
+  /** The whole state, independent of what happens later. Memory is shared copy-on-write. */
+  snapshot(): MachineState {
+    return { machine: copy(this) };
+  }
+
+  /** A machine that continues from a snapshot; the snapshot stays usable. */
+  static fromSnapshot(state: MachineState): Machine {
+    return copy(state.machine);
+  }
+}
+
+/** Copies a machine without its observer. */
+function copy(m: Machine): Machine {
+  const o = m.observer;
+  m.observer = null;
+  try {
+    return cloneGraph(m);
+  } finally {
+    m.observer = o;
+  }
+}
+
+function exitNumber(e: UserExit): number {
+  switch (e.reason) {
+    case 'io':
+      return 2;
+    case 'hlt':
+      return 5;
+    case 'mmio':
+      return 6;
+    case 'shutdown':
+      return 8;
+    case 'internal-error':
+      return 17;
+    case 'error':
+      return 0;
+  }
+}
+
+export { INVALID_PAGE };

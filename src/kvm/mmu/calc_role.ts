@@ -1,0 +1,280 @@
+/**
+ * arch/x86/kvm/mmu/mmu.c: what the role words are computed from, and when a context is rebuilt.
+ * Facts: reference kvm-mmu-model.md chapter 5; seed 1 (cpu_role split from mmu_role).
+ */
+import { emit, enter, leave, type Machine } from '../machine';
+import { is_guest_mode, is_smm, mmu_is_nested, type KvmMmu, type KvmVcpu } from '../kvm_host';
+import { role_get, role_put } from '../roles';
+import { reset_guest_paging_metadata, reset_shadow_zero_bits_mask, reset_tdp_shadow_zero_bits_mask } from './metadata';
+import { kvm_mmu_unload } from './roots';
+
+export const CR0_PG = 1n << 31n;
+export const CR0_WP = 1n << 16n;
+export const CR0_PE = 1n;
+export const CR4_PSE = 1n << 4n;
+export const CR4_PAE = 1n << 5n;
+export const CR4_PGE = 1n << 7n;
+export const CR4_LA57 = 1n << 12n;
+export const CR4_PCIDE = 1n << 17n;
+export const CR4_SMEP = 1n << 20n;
+export const CR4_SMAP = 1n << 21n;
+export const CR4_PKE = 1n << 22n;
+export const EFER_LME = 1n << 8n;
+export const EFER_LMA = 1n << 10n;
+export const EFER_NX = 1n << 11n;
+
+/** struct kvm_mmu_role_regs: the registers that a role is computed from. */
+export interface KvmMmuRoleRegs {
+  cr0: bigint;
+  cr4: bigint;
+  efer: bigint;
+}
+
+/** vcpu_to_role_regs(): only the bits that matter (KVM_MMU_CR0_ROLE_BITS, KVM_MMU_CR4_ROLE_BITS). */
+export function vcpu_to_role_regs(vcpu: KvmVcpu): KvmMmuRoleRegs {
+  const r = vcpu.regs;
+  return {
+    cr0: r.cr0 & (CR0_PG | CR0_WP),
+    cr4: r.cr4 & (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE),
+    efer: r.efer,
+  };
+}
+
+/** The two halves of union kvm_cpu_role. */
+export interface CpuRole {
+  base: number;
+  ext: number;
+}
+
+const bit = (value: bigint, mask: bigint): number => (value & mask ? 1 : 0);
+
+/**
+ * kvm_calc_cpu_role() (seed 1, v5.19+): a snapshot of the registers that govern guest page walks. For kernels without a cpu_role
+ * the same facts in that kernel's layout: what mmu_role held of them.
+ */
+export function kvm_calc_cpu_role(vcpu: KvmVcpu, regs: KvmMmuRoleRegs): CpuRole {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  let base = 0;
+  let ext = 0;
+  base = role_put(base, R.access, R.access.mask);
+  base = role_put(base, R.smm, is_smm(vcpu) ? 1 : 0);
+  base = role_put(base, R.guest_mode, is_guest_mode(vcpu) ? 1 : 0);
+  ext = role_put(ext, R.ext_valid, 1);
+  if (!(regs.cr0 & CR0_PG)) return { base: role_put(base, R.direct, 1), ext };
+
+  const wp = bit(regs.cr0, CR0_WP);
+  const smep = bit(regs.cr4, CR4_SMEP);
+  const smap = bit(regs.cr4, CR4_SMAP);
+  const pae = bit(regs.cr4, CR4_PAE);
+  const lma = bit(regs.efer, EFER_LMA);
+  const nx = bit(regs.efer, EFER_NX);
+  base = role_put(base, R.efer_nx, nx);
+  base = role_put(base, R.cr0_wp, wp);
+  base = role_put(base, R.smep_andnot_wp, smep & ~wp);
+  base = role_put(base, R.smap_andnot_wp, smap & ~wp);
+  base = role_put(base, R.cr4_smep, smep);
+  base = R.putGpteBytes(base, pae ? 8 : 4);
+  base = role_put(base, R.level, role_regs_to_root_level(regs));
+  ext = role_put(ext, R.ext_cr0_pg, 1);
+  ext = role_put(ext, R.ext_cr4_pae, pae);
+  ext = role_put(ext, R.ext_cr4_smep, smep);
+  ext = role_put(ext, R.ext_cr4_smap, smap);
+  ext = role_put(ext, R.ext_cr4_pse, bit(regs.cr4, CR4_PSE));
+  ext = role_put(ext, R.ext_cr4_pke, lma & bit(regs.cr4, CR4_PKE));
+  ext = role_put(ext, R.ext_cr4_la57, lma & bit(regs.cr4, CR4_LA57));
+  ext = role_put(ext, R.ext_efer_lma, lma);
+  ext = role_put(ext, R.ext_has_pferr_fetch, nx | smep);
+  return { base, ext };
+}
+
+/** role_regs_to_root_level(): levels of the guest's tables, 0 with paging off. */
+export function role_regs_to_root_level(regs: KvmMmuRoleRegs): number {
+  if (!(regs.cr0 & CR0_PG)) return 0;
+  if (regs.efer & EFER_LMA) return regs.cr4 & CR4_LA57 ? 5 : 4;
+  return regs.cr4 & CR4_PAE ? 3 : 2;
+}
+
+/** kvm_mmu_get_tdp_level(): forced by the host's own paging on AMD, else four levels unless the guest needs five. */
+export function kvm_mmu_get_tdp_level(vcpu: KvmVcpu): number {
+  const { config } = vcpu.kvm.machine;
+  if (config.paging === 'npt') return config.host_levels;
+  const max = config.maxTdpLevel;
+  return max === 5 && vcpu.maxphyaddr <= 48 ? 4 : max;
+}
+
+/** kvm_calc_tdp_mmu_root_page_role(): independent of the guest's registers from v5.19 on. */
+export function kvm_calc_tdp_mmu_root_page_role(vcpu: KvmVcpu, cpu_role: CpuRole): number {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  let role = 0;
+  role = role_put(role, R.access, R.access.mask);
+  if (m.caps.tdpRoleFixed) {
+    role = role_put(role, R.cr0_wp, 1);
+    role = role_put(role, R.efer_nx, 1);
+  } else if (m.caps.tdpRoleFollows !== 'none') {
+    const fields =
+      m.caps.tdpRoleFollows === 'nx-wp'
+        ? [R.cr0_wp, R.efer_nx]
+        : [R.cr0_wp, R.efer_nx, R.smep_andnot_wp, R.smap_andnot_wp];
+    for (const f of fields) role = role_put(role, f, role_get(cpu_role.base, f));
+  }
+  role = role_put(role, R.smm, role_get(cpu_role.base, R.smm));
+  role = role_put(role, R.guest_mode, role_get(cpu_role.base, R.guest_mode));
+  role = role_put(role, R.ad_disabled, m.spte.kvm_ad_enabled ? 0 : 1);
+  role = role_put(role, R.level, kvm_mmu_get_tdp_level(vcpu));
+  role = role_put(role, R.direct, 1);
+  return m.caps.directGpteIs8 ? R.putGpteBytes(role, 8) : role;
+}
+
+/** kvm_calc_shadow_mmu_root_page_role() (v6.1): cpu_role.base with at least three levels and NX. */
+export function kvm_calc_shadow_mmu_root_page_role(vcpu: KvmVcpu, cpu_role: CpuRole): number {
+  const R = vcpu.kvm.machine.roles;
+  let role = cpu_role.base;
+  role = role_put(role, R.level, Math.max(role_get(role, R.level), 3));
+  // KVM always runs its own shadow tables with NX, so pages differ only in what the guest sees.
+  if (vcpu.kvm.machine.caps.tdpRoleFixed) role = role_put(role, R.efer_nx, 1);
+  return role;
+}
+
+function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number): void {
+  const m = vcpu.kvm.machine;
+  const old = cpuRoleWord(mmu);
+  const oldRoot = mmu.root_role;
+  mmu.cpu_role_base = cpu.base;
+  mmu.cpu_role_ext = cpu.ext;
+  mmu.root_role = root_role;
+  emit(m, (o) =>
+    o.event({
+      kind: 'role_changed',
+      vcpu: vcpu.vcpu_id,
+      mmu: mmu.name,
+      cpu_role: cpuRoleWord(mmu),
+      root_role,
+      old_cpu_role: old,
+      old_root_role: oldRoot,
+    }),
+  );
+}
+
+/** cpu_role.as_u64 */
+export const cpuRoleWord = (mmu: KvmMmu): bigint => (BigInt(mmu.cpu_role_ext) << 32n) | BigInt(mmu.cpu_role_base);
+
+const sameRole = (mmu: KvmMmu, cpu: CpuRole, root_role: number): boolean =>
+  mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext && mmu.root_role === root_role;
+
+/** init_kvm_tdp_mmu() */
+function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
+  const m = vcpu.kvm.machine;
+  const mmu = vcpu.root_mmu;
+  const root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, cpu);
+  enter(m, 'init_kvm_tdp_mmu', vcpu.vcpu_id, mmu);
+  if (!sameRole(mmu, cpu, root_role)) {
+    setRoles(vcpu, mmu, cpu, root_role);
+    mmu.page_fault = 'kvm_tdp_page_fault';
+    mmu.sync_page = 'nonpaging_sync_page';
+    mmu.invlpg = null;
+    mmu.get_guest_pgd = 'get_guest_cr3';
+    mmu.inject_page_fault = 'kvm_inject_page_fault';
+    mmu.gva_to_gpa = gvaToGpaOf(regs);
+    reset_guest_paging_metadata(vcpu, mmu);
+    reset_tdp_shadow_zero_bits_mask(vcpu, mmu);
+  }
+  leave(m);
+}
+
+function gvaToGpaOf(regs: KvmMmuRoleRegs): KvmMmu['gva_to_gpa'] {
+  if (!(regs.cr0 & CR0_PG)) return 'nonpaging_gva_to_gpa';
+  return regs.cr4 & CR4_PAE ? 'paging64_gva_to_gpa' : 'paging32_gva_to_gpa';
+}
+
+/** shadow_mmu_init_context(): classic shadow paging and shadow NPT. */
+export function shadow_mmu_init_context(
+  vcpu: KvmVcpu,
+  mmu: KvmMmu,
+  cpu: CpuRole,
+  root_role: number,
+  regs: KvmMmuRoleRegs,
+): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'shadow_mmu_init_context', vcpu.vcpu_id, mmu);
+  if (!sameRole(mmu, cpu, root_role)) {
+    setRoles(vcpu, mmu, cpu, root_role);
+    mmu.gva_to_gpa = gvaToGpaOf(regs);
+    const paging = (regs.cr0 & CR0_PG) !== 0n;
+    const kind = !paging ? 'nonpaging' : regs.cr4 & CR4_PAE ? 'paging64' : 'paging32';
+    mmu.page_fault = `${kind}_page_fault`;
+    mmu.sync_page = `${kind}_sync_page`;
+    mmu.invlpg = paging ? `${kind}_invlpg` : null;
+    reset_guest_paging_metadata(vcpu, mmu);
+    reset_shadow_zero_bits_mask(vcpu, mmu);
+  }
+  leave(m);
+}
+
+function init_kvm_softmmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
+  const mmu = vcpu.root_mmu;
+  shadow_mmu_init_context(vcpu, mmu, cpu, kvm_calc_shadow_mmu_root_page_role(vcpu, cpu), regs);
+  mmu.get_guest_pgd = 'get_guest_cr3';
+  mmu.inject_page_fault = 'kvm_inject_page_fault';
+}
+
+/** init_kvm_nested_mmu(): a walker only, so it has a cpu_role and no root role (seed 1). */
+function init_kvm_nested_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
+  const mmu = vcpu.nested_mmu;
+  if (mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext) return;
+  setRoles(vcpu, mmu, cpu, mmu.root_role);
+  mmu.get_guest_pgd = 'get_guest_cr3';
+  mmu.inject_page_fault = 'kvm_inject_page_fault';
+  mmu.invlpg = null;
+  mmu.gva_to_gpa = gvaToGpaOf(regs);
+  reset_guest_paging_metadata(vcpu, mmu);
+}
+
+/** kvm_init_mmu(): recomputes the roles of the current context; rebuilds it only if one changed. */
+export function kvm_init_mmu(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_init_mmu', vcpu.vcpu_id, vcpu.mmu);
+  const regs = vcpu_to_role_regs(vcpu);
+  enter(m, 'kvm_calc_cpu_role', vcpu.vcpu_id, regs);
+  const cpu = kvm_calc_cpu_role(vcpu, regs);
+  leave(m);
+  if (mmu_is_nested(vcpu)) init_kvm_nested_mmu(vcpu, cpu, regs);
+  else if (m.tdpEnabled) init_kvm_tdp_mmu(vcpu, cpu, regs);
+  else init_kvm_softmmu(vcpu, cpu, regs);
+  leave(m);
+}
+
+/** kvm_mmu_reset_context(): drop all roots, then kvm_init_mmu(). */
+export function kvm_mmu_reset_context(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_mmu_reset_context', vcpu.vcpu_id, vcpu.mmu);
+  kvm_mmu_unload(vcpu);
+  kvm_init_mmu(vcpu);
+  leave(m);
+}
+
+/** kvm_mmu_after_set_cpuid(): invalid roles make the next kvm_init_mmu() rebuild everything that depends on CPUID. */
+export function kvm_mmu_after_set_cpuid(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  enter(m, 'kvm_mmu_after_set_cpuid', vcpu.vcpu_id, null);
+  for (const mmu of [vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu]) {
+    mmu.root_role = 0;
+    mmu.cpu_role_ext = role_put(mmu.cpu_role_ext, R.ext_valid, 0);
+  }
+  kvm_mmu_reset_context(vcpu);
+  leave(m);
+}
+
+/** is_cr0_pg(), is_cr4_pae() … of a context: read from cpu_role, never from the vCPU. */
+export const is_cr0_pg = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.level) > 0;
+export const is_cr4_pae = (m: Machine, mmu: KvmMmu): boolean => !m.roles.has4ByteGpte(mmu.cpu_role_base);
+export const is_cr4_pse = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_pse) === 1;
+export const is_cr4_smep = (m: Machine, mmu: KvmMmu): boolean =>
+  role_get(mmu.cpu_role_ext, m.roles.ext_cr4_smep) === 1 || role_get(mmu.cpu_role_base, m.roles.cr4_smep) === 1;
+export const is_cr4_smap = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_smap) === 1;
+export const is_cr4_pke = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_pke) === 1;
+export const is_efer_nx = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.efer_nx) === 1;
+export const is_efer_lma = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_efer_lma) === 1;
+export const is_cr0_wp = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.cr0_wp) === 1;

@@ -1,0 +1,197 @@
+/**
+ * arch/x86/kvm/svm/svm.c: #VMEXITs of AMD processors, as far as they concern the MMU.
+ * Facts: reference kvm-mmu-model.md 12.1, 27; APM vol. 2 appendix C (exit codes).
+ */
+import type { VmExit } from '../hw/exits';
+import { emit, enter, leave } from './machine';
+import type { KvmVcpu } from './kvm_host';
+import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
+import { x86_emulate_instruction } from './emulate';
+import { kvm_mmu_page_fault } from './mmu/page_fault';
+import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_mmu_invlpg } from './mmu/invlpg';
+import { kvm_handle_page_fault } from './mmu/handle_page_fault';
+
+const RSM_BYTES = new Uint8Array([0x0f, 0xaa]);
+
+/** Exit code and the name that kvm_exit prints. */
+function codeOf(exit: VmExit): [number, string] {
+  switch (exit.kind) {
+    case 'npf':
+      return [0x400, 'npf'];
+    case 'exception':
+      return [0x40 + (exit.exception?.vector ?? 0), `excp_${exit.exception?.vector ?? 0}`];
+    case 'io':
+      return [0x7b, 'io'];
+    case 'hlt':
+      return [0x78, 'hlt'];
+    case 'rsm':
+      return [0x73, 'rsm'];
+    case 'shutdown':
+      return [0x7f, 'shutdown'];
+    case 'invlpg':
+      return [0x79, 'invlpg'];
+    case 'msr':
+      return [0x7c, 'msr'];
+    case 'cr_access': {
+      const cr = exit.cr;
+      if (cr?.n === 0 && cr.selective) return [0x65, 'cr0_sel_write'];
+      return [(cr?.write ? 0x10 : 0) + (cr?.n ?? 0), `${cr?.write ? 'write' : 'read'}_cr${cr?.n ?? 0}`];
+    }
+    default:
+      return [-1, exit.kind];
+  }
+}
+
+/** svm_handle_exit(). @returns 1 resume, 0 user space, negative errno */
+export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const [code, name] = codeOf(exit);
+  const io = exit.io;
+  const info1 =
+    exit.kind === 'npf'
+      ? (BigInt(exit.codeHi) << 32n) | BigInt(exit.codeLo)
+      : io
+        ? (BigInt(io.port) << 16n) | (BigInt(io.size) << 4n) | (io.write ? 0n : 1n)
+        : exit.kind === 'exception'
+          ? BigInt(exit.exception?.errorCode ?? 0)
+          : exit.kind === 'msr'
+            ? BigInt(exit.msr?.write ? 1 : 0)
+            : 0n;
+  const info2 =
+    exit.kind === 'npf' ? BigInt(exit.gpa) : io ? io.nextRip : exit.kind === 'exception' ? (exit.gva ?? 0n) : 0n;
+  exitEvent(vcpu, exit, code, name, info1, info2);
+  enter(m, 'svm_handle_exit', vcpu.vcpu_id, exit);
+  const r = dispatch();
+  leave(m);
+  return r;
+
+  function dispatch(): number {
+    switch (exit.kind) {
+      case 'npf':
+        return npf_interception(vcpu, exit, info1);
+      case 'exception':
+        return exception_interception(vcpu, exit);
+      case 'rsm':
+        enter(m, 'rsm_interception', vcpu.vcpu_id, null);
+        return leaveWith(x86_emulate_instruction(vcpu, 0n, null, RSM_BYTES));
+      case 'io':
+        return complete_pio(vcpu, exit, 'io_interception');
+      case 'hlt':
+        skip_emulated_instruction(vcpu, exit);
+        return m.haltExit(vcpu);
+      case 'shutdown':
+        m.userExit(vcpu, { reason: 'shutdown' });
+        return 0;
+      case 'cr_access':
+        return cr_interception(vcpu, exit);
+      case 'msr':
+        return msr_interception(vcpu, exit);
+      case 'invlpg':
+        enter(m, 'invlpg_interception', vcpu.vcpu_id, null);
+        if (!m.decodeAssists) return leaveWith(x86_emulate_instruction(vcpu, 0n, null));
+        kvm_mmu_invlpg(vcpu, exit.address ?? 0n);
+        skip_emulated_instruction(vcpu, exit);
+        return leaveWith(1);
+      default:
+        m.queueException(vcpu, 6, null, null);
+        return 1;
+    }
+  }
+
+  function leaveWith(r: number): number {
+    leave(m);
+    return r;
+  }
+}
+
+/** npf_interception(): EXITINFO1 is the error code as it is. */
+function npf_interception(vcpu: KvmVcpu, exit: VmExit, info1: bigint): number {
+  const m = vcpu.kvm.machine;
+  const lo = exit.codeLo;
+  guestFaultEvent(vcpu, exit, 'npf', info1, (lo & 2) !== 0, (lo & 16) !== 0, (lo & 4) !== 0);
+  enter(m, 'npf_interception', vcpu.vcpu_id, exit);
+  emit(m, (o) =>
+    o.event({
+      kind: 'kvm_page_fault',
+      vcpu: vcpu.vcpu_id,
+      guest_rip: vcpu.regs.rip,
+      fault_address: BigInt(exit.gpa),
+      error_code: info1,
+    }),
+  );
+  const r = kvm_mmu_page_fault(
+    vcpu,
+    (exit.gpa % 0x100000000) >>> 0,
+    Math.floor(exit.gpa / 0x100000000),
+    exit.codeLo,
+    exit.codeHi,
+  );
+  leave(m);
+  return r;
+}
+
+function exception_interception(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const e = exit.exception;
+  if (e?.vector === 14) {
+    enter(m, 'pf_interception', vcpu.vcpu_id, exit);
+    const r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n, exit);
+    leave(m);
+    return r;
+  }
+  if (e?.vector === 6) {
+    enter(m, 'handle_ud', vcpu.vcpu_id, null);
+    const r = x86_emulate_instruction(vcpu, 0n, null);
+    leave(m);
+    return r;
+  }
+  if (e) m.queueException(vcpu, e.vector, e.errorCode, null);
+  return 1;
+}
+
+/** cr_interception(): without decode assists the instruction is emulated. */
+function cr_interception(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const cr = exit.cr;
+  enter(m, 'cr_interception', vcpu.vcpu_id, cr);
+  const r = ((): number => {
+    if (!m.decodeAssists || !cr) return x86_emulate_instruction(vcpu, 0n, null);
+    let ok = true;
+    if (cr.write) {
+      if (cr.n === 0) ok = kvm_set_cr0(vcpu, cr.value);
+      else if (cr.n === 3) ok = kvm_set_cr3(vcpu, cr.value);
+      else if (cr.n === 4) ok = kvm_set_cr4(vcpu, cr.value);
+    } else if (cr.reg >= 0) {
+      const s = vcpu.regs;
+      s.gpr[cr.reg] = cr.n === 0 ? s.cr0 : cr.n === 2 ? s.cr2 : cr.n === 3 ? s.cr3 : cr.n === 4 ? s.cr4 : s.cr8;
+    }
+    if (ok) skip_emulated_instruction(vcpu, exit);
+    else m.queueException(vcpu, 13, 0, null);
+    return 1;
+  })();
+  leave(m);
+  return r;
+}
+
+function msr_interception(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const msr = exit.msr;
+  if (!msr) return 1;
+  enter(m, msr.write ? 'kvm_emulate_wrmsr' : 'kvm_emulate_rdmsr', vcpu.vcpu_id, msr);
+  let ok = true;
+  if (msr.write) ok = kvm_set_msr(vcpu, msr.index, msr.value);
+  else {
+    const v = kvm_get_msr(vcpu, msr.index);
+    ok = v !== null;
+    if (v !== null) {
+      vcpu.regs.gpr[0] = v & 0xffffffffn;
+      vcpu.regs.gpr[2] = v >> 32n;
+      vcpu.regs.loaded = v;
+    }
+  }
+  if (ok) skip_emulated_instruction(vcpu, exit);
+  else m.queueException(vcpu, 13, 0, null);
+  leave(m);
+  return 1;
+}

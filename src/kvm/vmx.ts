@@ -1,0 +1,205 @@
+/**
+ * arch/x86/kvm/vmx/vmx.c: VM exits of Intel processors, as far as they concern the MMU.
+ * Facts: reference kvm-mmu-model.md 12.1, 23.4, 27; error-codes.json (conversions).
+ */
+import type { VmExit } from '../hw/exits';
+import { emit, enter, leave } from './machine';
+import type { KvmVcpu } from './kvm_host';
+import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
+import { x86_emulate_instruction } from './emulate';
+import {
+  kvm_mmu_page_fault,
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from './mmu/page_fault';
+import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_mmu_invlpg } from './mmu/invlpg';
+import { kvm_handle_page_fault } from './mmu/handle_page_fault';
+
+/** Basic exit reasons (SDM vol. 3D appendix C) with the names that kvm_exit prints. */
+const REASON: Record<VmExit['kind'], [number, string]> = {
+  exception: [0, 'EXCEPTION_NMI'],
+  shutdown: [2, 'TRIPLE_FAULT'],
+  hlt: [12, 'HLT'],
+  invlpg: [14, 'INVLPG'],
+  rsm: [0, 'EXCEPTION_NMI'],
+  cr_access: [28, 'CR_ACCESS'],
+  io: [30, 'IO_INSTRUCTION'],
+  msr: [32, 'MSR_WRITE'],
+  ept_violation: [48, 'EPT_VIOLATION'],
+  ept_misconfig: [49, 'EPT_MISCONFIG'],
+  spp: [66, 'SPP_EVENT'],
+  npf: [0, 'NPF'],
+  insn: [18, 'VMCALL'],
+  done: [0, 'done'],
+};
+
+const IO_QUAL = (exit: VmExit): bigint => {
+  const io = exit.io;
+  if (!io) return 0n;
+  return (BigInt(io.port) << 16n) | (io.imm ? 1n << 6n : 0n) | (io.write ? 0n : 1n << 3n) | BigInt(io.size - 1);
+};
+
+/** vmx_handle_exit(). @returns 1 resume, 0 user space, negative errno */
+export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const [reason, name] = exit.kind === 'msr' && exit.msr && !exit.msr.write ? [31, 'MSR_READ'] : REASON[exit.kind];
+  const qual =
+    exit.kind === 'ept_violation' || exit.kind === 'spp'
+      ? (BigInt(exit.codeHi) << 32n) | BigInt(exit.codeLo)
+      : exit.kind === 'io'
+        ? IO_QUAL(exit)
+        : exit.kind === 'cr_access' && exit.cr
+          ? BigInt(exit.cr.n | (exit.cr.write ? 0 : 1 << 4) | (Math.max(exit.cr.reg, 0) << 8))
+          : exit.kind === 'exception' && exit.exception?.vector === 14
+            ? (exit.gva ?? 0n)
+            : exit.kind === 'invlpg'
+              ? (exit.address ?? 0n)
+              : 0n;
+  exitEvent(vcpu, exit, reason, name, qual);
+  enter(m, 'vmx_handle_exit', vcpu.vcpu_id, exit);
+  const r = dispatch();
+  leave(m);
+  return r;
+
+  function dispatch(): number {
+    switch (exit.kind) {
+      case 'ept_violation':
+        return handle_ept_violation(vcpu, exit, qual);
+      case 'ept_misconfig':
+        return handle_ept_misconfig(vcpu, exit);
+      case 'exception':
+        return handle_exception_nmi(vcpu, exit);
+      case 'rsm':
+        return handle_ud(vcpu);
+      case 'io':
+        return complete_pio(vcpu, exit, 'handle_io');
+      case 'hlt':
+        vcpu.regs.rip += BigInt(exit.insn?.len ?? 0);
+        m.pseudoDone(vcpu, exit.insn);
+        return m.haltExit(vcpu);
+      case 'shutdown':
+        m.userExit(vcpu, { reason: 'shutdown' });
+        return 0;
+      case 'cr_access':
+        return handle_cr(vcpu, exit);
+      case 'msr':
+        return handle_msr(vcpu, exit);
+      case 'invlpg':
+        enter(m, 'handle_invlpg', vcpu.vcpu_id, null);
+        kvm_mmu_invlpg(vcpu, exit.address ?? 0n);
+        skip_emulated_instruction(vcpu, exit);
+        leave(m);
+        return 1;
+      default:
+        m.queueException(vcpu, 6, null, null);
+        return 1;
+    }
+  }
+}
+
+/** handle_ept_violation(): qualification to PFERR, by the rules of the era. */
+function handle_ept_violation(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number {
+  const m = vcpu.kvm.machine;
+  const q = exit.codeLo;
+  guestFaultEvent(vcpu, exit, 'ept_violation', qual, (q & 2) !== 0, (q & 4) !== 0, false);
+  enter(m, 'handle_ept_violation', vcpu.vcpu_id, exit);
+  emit(m, (o) =>
+    o.event({
+      kind: 'kvm_page_fault',
+      vcpu: vcpu.vcpu_id,
+      guest_rip: vcpu.regs.rip,
+      fault_address: BigInt(exit.gpa),
+      error_code: qual,
+    }),
+  );
+  let err = 0;
+  if (m.caps.eptReadSetsUser && q & 1) err |= PFERR_USER;
+  if (q & 2) err |= PFERR_WRITE;
+  if (q & 4) err |= PFERR_FETCH;
+  if (q & (m.caps.eptPresentBits === 'any' ? 0x38 : 0x08)) err |= PFERR_PRESENT;
+  const hi = m.caps.guestFinalBits ? (q & 0x100 ? PFERR_GUEST_FINAL_HI : PFERR_GUEST_PAGE_HI) : 0;
+  const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), err, hi);
+  leave(m);
+  return r;
+}
+
+/** handle_ept_misconfig(): a cached MMIO access, or something broken. */
+function handle_ept_misconfig(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  guestFaultEvent(vcpu, exit, 'ept_misconfig', 0n, m.lastAccessWrite(), false, false);
+  enter(m, 'handle_ept_misconfig', vcpu.vcpu_id, exit);
+  // No device of the model sits on the fast MMIO bus.
+  const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), PFERR_RSVD, 0);
+  leave(m);
+  return r;
+}
+
+function handle_exception_nmi(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const e = exit.exception;
+  enter(m, 'handle_exception_nmi', vcpu.vcpu_id, exit);
+  let r = 1;
+  if (e?.vector === 6) r = handle_ud(vcpu);
+  else if (e?.vector === 14) r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n, exit);
+  else if (e) m.queueException(vcpu, e.vector, e.errorCode, null);
+  leave(m);
+  return r;
+}
+
+/** handle_ud(): the emulator knows instructions that the processor refuses here (RSM). */
+function handle_ud(vcpu: KvmVcpu): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'handle_ud', vcpu.vcpu_id, null);
+  const r = x86_emulate_instruction(vcpu, 0n, null);
+  leave(m);
+  return r;
+}
+
+function handle_cr(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const cr = exit.cr;
+  if (!cr) return 1;
+  enter(m, 'handle_cr', vcpu.vcpu_id, cr);
+  let ok = true;
+  if (cr.write) {
+    if (cr.n === 0) ok = kvm_set_cr0(vcpu, cr.value);
+    else if (cr.n === 3) ok = kvm_set_cr3(vcpu, cr.value);
+    else if (cr.n === 4) ok = kvm_set_cr4(vcpu, cr.value);
+    else if (cr.n === 8) vcpu.regs.cr8 = cr.value;
+  } else if (cr.reg >= 0) {
+    const s = vcpu.regs;
+    s.gpr[cr.reg] = cr.n === 0 ? s.cr0 : cr.n === 3 ? s.cr3 : cr.n === 4 ? s.cr4 : s.cr8;
+  }
+  if (ok) skip_emulated_instruction(vcpu, exit);
+  else m.queueException(vcpu, 13, 0, null);
+  leave(m);
+  return 1;
+}
+
+function handle_msr(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const msr = exit.msr;
+  if (!msr) return 1;
+  enter(m, msr.write ? 'kvm_emulate_wrmsr' : 'kvm_emulate_rdmsr', vcpu.vcpu_id, msr);
+  let ok = true;
+  if (msr.write) ok = kvm_set_msr(vcpu, msr.index, msr.value);
+  else {
+    const v = kvm_get_msr(vcpu, msr.index);
+    ok = v !== null;
+    if (v !== null) {
+      vcpu.regs.gpr[0] = v & 0xffffffffn;
+      vcpu.regs.gpr[2] = v >> 32n;
+      vcpu.regs.loaded = v;
+    }
+  }
+  if (ok) skip_emulated_instruction(vcpu, exit);
+  else m.queueException(vcpu, 13, 0, null);
+  leave(m);
+  return 1;
+}

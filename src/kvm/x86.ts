@@ -1,0 +1,167 @@
+/**
+ * arch/x86/kvm/x86.c: KVM_RUN. Requests, event injection, entry, exits. What the exits of one vendor mean is in vmx.ts and svm.ts.
+ * Facts: reference kvm-mmu-model.md 12.9; call orders of chapter 29.
+ */
+import type { Insn } from '../hw/insn';
+import { EVENT_TYPE, type VmExit } from '../hw/exits';
+import { emit, enter, leave } from './machine';
+import { INVALID_PAGE, is_smm, type KvmVcpu } from './kvm_host';
+import { complete_emulated_mmio } from './emulate';
+import { kvm_mmu_free_obsolete_roots, kvm_mmu_load, kvm_mmu_load_pgd, kvm_mmu_sync_roots } from './mmu/roots';
+import { enter_smm, process_smi } from './smm';
+import { handle_exit_svm } from './svm';
+import { handle_exit_vmx } from './vmx';
+import { kvm_check_request, kvm_make_request } from './x86_requests';
+
+/** Exits to user space that the model knows; a page-crossing MMIO access has several fragments. */
+export type UserExit =
+  | { reason: 'mmio'; fragments: { gpa: number; len: number; data: bigint }[]; write: boolean; smm?: number }
+  | { reason: 'io'; port: number; size: number; write: boolean; data: bigint; smm?: number }
+  | { reason: 'hlt' }
+  | { reason: 'shutdown' }
+  | { reason: 'internal-error'; suberror: number; text: string }
+  | { reason: 'error'; errno: number; text: string };
+
+/** What the vCPU is to execute in the guest. */
+export interface GuestWork {
+  /** a single instruction without code bytes, or the code in memory */
+  insn: Insn | 'code';
+  /** instructions run so far */
+  count: number;
+  /** instructions after which a `code` run ends */
+  limit: number;
+  /** the pseudo-instruction has completed */
+  done: boolean;
+  /** exception that ended it (idt none) */
+  exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
+}
+
+/** vcpu_run(): until user space is needed or the work is done. @returns null when done, else the exit */
+export function vcpu_run(vcpu: KvmVcpu, work: GuestWork): UserExit | null {
+  const m = vcpu.kvm.machine;
+  enter(m, 'vcpu_run', vcpu.vcpu_id, null);
+  m.takeUserExit();
+  const result = loop();
+  leave(m);
+  return result;
+
+  function loop(): UserExit | null {
+    if (vcpu.mmio_needed) {
+      const r = complete_emulated_mmio(vcpu);
+      if (r <= 0) return m.takeUserExit() ?? errorExit(r);
+      if (work.done) return null;
+    }
+    for (let rounds = 0; ; rounds++) {
+      // A fault that KVM resolves again and again without progress is a defect (of the guest's or the model's); it must not hang us.
+      if (rounds > m.config.maxExitsPerInstruction)
+        return {
+          reason: 'error',
+          errno: 0,
+          text: `the instruction at 0x${vcpu.regs.rip.toString(16)} does not get done: ${rounds} exits without progress`,
+        };
+      const before = work.count;
+      const r = vcpu_enter_guest(vcpu, work);
+      if (r <= 0) return m.takeUserExit() ?? errorExit(r);
+      if (work.done) return null;
+      if (work.count !== before) rounds = 0;
+      if (work.insn === 'code' && work.count >= work.limit) return null;
+    }
+  }
+}
+
+const errorExit = (r: number): UserExit => ({ reason: 'error', errno: -r, text: `KVM_RUN fails with errno ${-r}` });
+
+/** vcpu_enter_guest(): requests in the kernel's order, event injection, the MMU's root, the guest, the exit. */
+function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'vcpu_enter_guest', vcpu.vcpu_id, null);
+  const r = body();
+  leave(m);
+  return r;
+
+  function body(): number {
+    if (vcpu.requests.size) {
+      if (kvm_check_request('MMU_FREE_OBSOLETE_ROOTS', vcpu)) kvm_mmu_free_obsolete_roots(vcpu);
+      if (kvm_check_request('MMU_SYNC', vcpu)) kvm_mmu_sync_roots(vcpu);
+      if (kvm_check_request('LOAD_MMU_PGD', vcpu)) kvm_mmu_load_pgd(vcpu);
+      if (kvm_check_request('TLB_FLUSH', vcpu)) {
+        m.flush_tlb_all(vcpu, 'KVM_REQ_TLB_FLUSH');
+        vcpu.requests.delete('TLB_FLUSH_CURRENT');
+      }
+      if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) m.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+      if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) {
+        if (!m.tdpEnabled) kvm_mmu_sync_roots(vcpu);
+        m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
+      }
+      if (kvm_check_request('TRIPLE_FAULT', vcpu)) {
+        m.userExit(vcpu, { reason: 'shutdown' });
+        return 0;
+      }
+      if (kvm_check_request('SMI', vcpu)) process_smi(vcpu);
+      kvm_check_request('EVENT', vcpu);
+    }
+    if (vcpu.exception?.injected !== true && vcpu.smi_pending && !is_smm(vcpu)) {
+      vcpu.smi_pending = false;
+      enter(m, 'kvm_check_and_inject_events', vcpu.vcpu_id, null);
+      const ok = enter_smm(vcpu);
+      leave(m);
+      if (!ok) {
+        m.userExit(vcpu, {
+          reason: 'internal-error',
+          suberror: 0,
+          text: 'the VM is dead: the SMM state could not be saved',
+        });
+        return 0;
+      }
+    }
+    inject(vcpu);
+    if (vcpu.mmu.root.hpa === INVALID_PAGE && !kvm_mmu_load(vcpu)) {
+      // The triple fault is served at the next round; running out of pages is user space's problem.
+      if (vcpu.requests.has('TRIPLE_FAULT')) return 1;
+      return -28;
+    }
+    if (m.observer) m.observer.event({ kind: 'kvm_entry', vcpu: vcpu.vcpu_id, rip: vcpu.regs.rip });
+    m.closeHwFrame();
+    const exit = m.runGuest(vcpu, work);
+    if (exit.idtVectoring && !exit.exception) requeue(vcpu, exit);
+    if (exit.kind === 'done') {
+      work.done = work.insn !== 'code' || work.done;
+      if (exit.exception) {
+        const e = exit.exception;
+        work.exception = { vector: e.vector, errorCode: e.errorCode, cr2: e.vector === 14 ? vcpu.regs.cr2 : null };
+      }
+      return 1;
+    }
+    return m.config.vendor === 'intel' ? handle_exit_vmx(vcpu, exit) : handle_exit_svm(vcpu, exit);
+  }
+}
+
+/** kvm_inject_exception() for what is queued. */
+function inject(vcpu: KvmVcpu): void {
+  const e = vcpu.exception;
+  if (!e) return;
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_inject_exception', vcpu.vcpu_id, e);
+  emit(m, (o) =>
+    o.event({
+      kind: 'kvm_inj_exception',
+      vcpu: vcpu.vcpu_id,
+      exception: e.vector,
+      has_error: e.errorCode === null ? 0 : 1,
+      error_code: e.errorCode ?? 0,
+      reinjected: e.injected ? 1 : 0,
+    }),
+  );
+  if (e.payload !== null && e.vector === 14) vcpu.regs.cr2 = e.payload;
+  vcpu.processor.inject = { vector: e.vector, type: EVENT_TYPE.EXCEPTION, errorCode: e.errorCode, insnLen: 0 };
+  vcpu.exception = null;
+  leave(m);
+}
+
+/** What vmx_complete_interrupts()/svm_complete_interrupts() do with an event whose delivery the exit interrupted. */
+function requeue(vcpu: KvmVcpu, exit: VmExit): void {
+  const e = exit.idtVectoring;
+  if (!e || e.type !== EVENT_TYPE.EXCEPTION) return;
+  vcpu.exception = { vector: e.vector, errorCode: e.errorCode, payload: null, injected: true };
+  kvm_make_request('EVENT', vcpu);
+}
