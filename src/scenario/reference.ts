@@ -1,0 +1,542 @@
+/**
+ * The language in words: one entry for each statement and each form of `expect`. Hover, completion, the usage line of syntax
+ * errors and docs/language.md come from here; a test holds it against the grammar and parses every example.
+ */
+
+export type ReferenceGroup = 'machine' | 'memory' | 'vcpu' | 'guest' | 'order' | 'expect';
+
+export interface ReferenceEntry {
+  /** the words that introduce it: `memslot add`, `expect mmio` */
+  readonly words: string;
+  /** parser rule of mmu.langium */
+  readonly rule: string;
+  readonly group: ReferenceGroup;
+  /** `x?` and `(x y)?` optional, `x|y` either, `…` more of the same, capitals stand for values; brackets and braces are written */
+  readonly syntax: string;
+  /** one or two sentences */
+  readonly doc: string;
+  /** lines that parse without a finding after {@link EXAMPLE_PRELUDE} */
+  readonly example: string;
+}
+
+/** What the examples take as given. */
+export const EXAMPLE_PRELUDE = `machine {
+  kernel v6.1
+  vendor intel
+}
+backing low 2M
+backing data 2M
+let uart = 0x10000000
+memslot add id 0 gpa 0 size 2M host low
+memslot add as 1 id 0 gpa 0 size 2M host low
+vcpu 0 { cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE }
+vcpu 1 { cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE }
+tables at 0x10000
+load 4 [0x1000]
+`;
+
+/** Titles of the groups, in the order of the reference. */
+export const GROUPS: Readonly<Record<ReferenceGroup, string>> = {
+  machine: 'The machine',
+  memory: 'Memory and memslots: what user space does',
+  vcpu: 'vCPUs and guest page tables',
+  guest: 'What the guest does',
+  order: 'Order and markers',
+  expect: 'What must be true',
+};
+
+export const REFERENCE: readonly ReferenceEntry[] = [
+  {
+    words: 'machine',
+    rule: 'Machine',
+    group: 'machine',
+    syntax: 'machine { SETTING VALUE … }',
+    doc: 'The host, its KVM and the CPUID of the guest. Comes first and once; what is not set has the default of the table below.',
+    example:
+      'machine {\n  kernel v6.1\n  vendor intel\n  paging ept\n  maxphyaddr 46\n  features nx, smep, smap, pdpe1gb\n}',
+  },
+  {
+    words: 'let',
+    rule: 'Constant',
+    group: 'machine',
+    syntax: 'let NAME = VALUE',
+    doc: 'Names a number. The name can stand wherever a number can, also in a sum (uart+4).',
+    example: 'let timer = 0xfed00000',
+  },
+  {
+    words: 'backing',
+    rule: 'Backing',
+    group: 'memory',
+    syntax: 'backing NAME SIZE huge? readonly? (hva ADDRESS)?',
+    doc: 'User space maps SIZE bytes of anonymous host memory. `huge`: of 2M host pages. `readonly`: the host mapping refuses writes. `hva`: at this host-virtual address, else at a free one.',
+    example: 'backing big 4M huge\nbacking rom 64K readonly\nbacking fixed 2M hva 0x7fc59bc00000',
+  },
+  {
+    words: 'frames',
+    rule: 'Frames',
+    group: 'memory',
+    syntax: 'frames BACKING OFFSET: PFN|FIRST..LAST …',
+    doc: 'Pins the host frames behind a backing, one for each 4K from OFFSET on (one for each 2M of a huge backing). Without it frames are given out in order on first use. Taken from a real run, it makes sptes comparable bit by bit.',
+    example: 'frames low 0: 0x29d1 0x3102 0x29cd..0x29cf',
+  },
+  {
+    words: 'memslot add',
+    rule: 'Memslot',
+    group: 'memory',
+    syntax: 'memslot add (as AS)? id ID gpa GPA size SIZE host BACKING(+OFFSET)? (flags FLAGS)?',
+    doc: 'KVM_SET_USER_MEMORY_REGION with a new slot: guest frames from GPA on are backed by host memory. `as 1` is the address space of SMM. `hva ADDRESS` in place of `host` gives userspace_addr raw.',
+    example:
+      'memslot add id 1 gpa 2M size 2M host data flags LOG_DIRTY_PAGES\nmemslot add as 1 id 1 gpa 2M size 1M host data+1M',
+  },
+  {
+    words: 'memslot move',
+    rule: 'Memslot',
+    group: 'memory',
+    syntax: 'memslot move (as AS)? id ID gpa GPA',
+    doc: 'KVM_SET_USER_MEMORY_REGION with another guest address for an existing slot.',
+    example: 'memslot move id 0 gpa 16M',
+  },
+  {
+    words: 'memslot flags',
+    rule: 'Memslot',
+    group: 'memory',
+    syntax: 'memslot flags (as AS)? id ID FLAGS',
+    doc: 'KVM_SET_USER_MEMORY_REGION with other flags for an existing slot: how dirty logging is turned on and off.',
+    example: 'memslot flags id 0 LOG_DIRTY_PAGES\nmemslot flags id 0 0',
+  },
+  {
+    words: 'memslot delete',
+    rule: 'Memslot',
+    group: 'memory',
+    syntax: 'memslot delete (as AS)? id ID',
+    doc: 'KVM_SET_USER_MEMORY_REGION with memory_size 0.',
+    example: 'memslot delete id 0',
+  },
+  {
+    words: 'qword',
+    rule: 'Write',
+    group: 'memory',
+    syntax: 'qword (as AS)? GPA|BACKING+OFFSET = VALUE …',
+    doc: 'User space writes guest memory through its own mapping, 8 bytes a value, at rising addresses. KVM and the processor do not take part.',
+    example: 'qword 0x10000 = 0x11007 0 0x12007\nqword low+0x8000 = 0x83',
+  },
+  {
+    words: 'dword',
+    rule: 'Write',
+    group: 'memory',
+    syntax: 'dword (as AS)? GPA|BACKING+OFFSET = VALUE …',
+    doc: 'As qword with 4 bytes a value.',
+    example: 'dword 0x2000 = 0x11111111',
+  },
+  {
+    words: 'word',
+    rule: 'Write',
+    group: 'memory',
+    syntax: 'word (as AS)? GPA|BACKING+OFFSET = VALUE …',
+    doc: 'As qword with 2 bytes a value.',
+    example: 'word 0x2000 = 0x1234 0x5678',
+  },
+  {
+    words: 'byte',
+    rule: 'Write',
+    group: 'memory',
+    syntax: 'byte (as AS)? GPA|BACKING+OFFSET = VALUE …',
+    doc: 'As qword with 1 byte a value.',
+    example: 'byte 0x2000 = 0xf4',
+  },
+  {
+    words: 'bytes',
+    rule: 'Write',
+    group: 'memory',
+    syntax: 'bytes (as AS)? GPA|BACKING+OFFSET = HEX …',
+    doc: 'User space writes a string of bytes: two hexadecimal digits each, without 0x, with or without spaces.',
+    example: 'bytes 0x1000 = 8b 03 f4\nbytes as 1 0x38000 = 0faa',
+  },
+  {
+    words: 'vcpu',
+    rule: 'Vcpu',
+    group: 'vcpu',
+    syntax: 'vcpu INDEX { REGISTER VALUE … }',
+    doc: 'KVM_CREATE_VCPU, then KVM_SET_CPUID2 and KVM_SET_SREGS with these registers. Registers that are not named have the reset value; segments follow from CR0, EFER and cpl.',
+    example: 'vcpu 2 {\n  cr0 PG|WP|NE|ET|PE\n  cr3 0x10000\n  cr4 PAE\n  efer LME|LMA|NXE\n  cpl 0\n  idt none\n}',
+  },
+  {
+    words: 'setregs',
+    rule: 'SetRegs',
+    group: 'vcpu',
+    syntax: '(vcpu N:)? setregs { REGISTER VALUE … }',
+    doc: 'KVM_SET_SREGS and KVM_SET_REGS by user space, with the reset of the MMU context that they cause. Registers that are not named keep their value.',
+    example: 'setregs { cr4 PAE|SMEP|SMAP }\nvcpu 1: setregs { cr3 0x11000 }',
+  },
+  {
+    words: 'tables',
+    rule: 'Tables',
+    group: 'vcpu',
+    syntax: 'tables at GPA (as AS)?',
+    doc: 'Where `map` takes new guest page-table pages from, upwards. The page that CR3 points to is left out.',
+    example: 'tables at 0x10000',
+  },
+  {
+    words: 'map',
+    rule: 'MapPages',
+    group: 'vcpu',
+    syntax: '(vcpu N:)? map GVA -> GPA (4K|2M|4M|1G)? FLAGS? (count N)?',
+    doc: 'User space writes guest page-table entries of the paging mode that the vCPU is in, from its CR3 down; tables on the way are made writable and user. FLAGS are those of the leaf; without W, U, NX it is read-only, supervisor, executable. `count`: that many pages in a row.',
+    example: 'map 0 -> 0 W count 64\nmap 0x200000 -> 0x200000 2M W|U|NX',
+  },
+  {
+    words: 'unmap',
+    rule: 'UnmapPages',
+    group: 'vcpu',
+    syntax: '(vcpu N:)? unmap GVA (count N)?',
+    doc: 'User space clears guest page-table entries. Nothing is flushed.',
+    example: 'map 0x5000 -> 0x5000 W\nunmap 0x5000',
+  },
+  {
+    words: 'load',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? load SIZE [GVA] user? ac? (at RIP)?',
+    doc: 'The guest reads SIZE bytes (1, 2, 4, 8, 16) at a linear address. `user`: at CPL 3. `ac`: with RFLAGS.AC. `at`: by an instruction at RIP, whose fetch is simulated too.',
+    example: 'load 4 [0x209000]\nload 8 [uart+8] user at 0x1000',
+  },
+  {
+    words: 'store',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? store SIZE [GVA] = VALUE user? ac? (at RIP)?',
+    doc: 'The guest writes SIZE bytes at a linear address.',
+    example: 'store 4 [0x2000] = 0x51515151\nvcpu 1: store 1 [0x2000] = 7 user',
+  },
+  {
+    words: 'rmw',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? rmw SIZE [GVA] + VALUE user? ac? (at RIP)?',
+    doc: 'The guest adds to SIZE bytes in one locked read-modify-write (LOCK XADD). The old value is the statement’s value.',
+    example: 'rmw 4 [0x2000] + 1',
+  },
+  {
+    words: 'fetch',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? fetch [GVA] user?',
+    doc: 'The guest fetches an instruction at a linear address. Nothing is executed.',
+    example: 'fetch [0x1000] user',
+  },
+  {
+    words: 'mov',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? mov cr0|cr2|cr3|cr4, VALUE',
+    doc: 'MOV to a control register by the guest, with the #GP checks of the SDM. Bit 63 of a CR3 value keeps the TLB entries of the PCID.',
+    example: 'mov cr0, PG|NE|ET|PE\nmov cr3, 0x20000',
+  },
+  {
+    words: 'wrmsr',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? wrmsr MSR, VALUE',
+    doc: 'WRMSR by the guest; the MSR by name or number.',
+    example: 'wrmsr EFER, LME|LMA\nwrmsr 0x277, 0x0007040600070406',
+  },
+  {
+    words: 'rdmsr',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? rdmsr MSR',
+    doc: 'RDMSR by the guest; what it reads is the statement’s value.',
+    example: 'rdmsr EFER',
+  },
+  {
+    words: 'invlpg',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? invlpg [GVA]',
+    doc: 'INVLPG by the guest: drops the translation of one address, global or not.',
+    example: 'invlpg [0x200000]',
+  },
+  {
+    words: 'invpcid',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? invpcid address|context|all|all-nonglobal, PCID (, [GVA])?',
+    doc: 'INVPCID by the guest.',
+    example: 'invpcid address, 1, [0x200000]\ninvpcid all, 0',
+  },
+  {
+    words: 'wrpkru',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? wrpkru VALUE',
+    doc: 'WRPKRU by the guest: two bits a key, access disable (even) and write disable (odd).',
+    example: 'wrpkru 0x55555554',
+  },
+  {
+    words: 'out',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? out PORT, VALUE',
+    doc: 'OUT of one byte: an exit to user space.',
+    example: 'out 0xe0, 1',
+  },
+  {
+    words: 'in',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? in PORT',
+    doc: 'IN of one byte: an exit to user space.',
+    example: 'in 0x60',
+  },
+  {
+    words: 'hlt',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? hlt',
+    doc: 'HLT: ends in KVM_EXIT_HLT.',
+    example: 'hlt',
+  },
+  {
+    words: 'rsm',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? rsm',
+    doc: 'RSM: leaves system management mode; outside it #UD.',
+    example: 'smi\nrsm',
+  },
+  {
+    words: 'nop',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? nop (at RIP)?',
+    doc: 'NOP; with `at` its fetch is simulated. KVM serves its requests (SMI, TLB flush, new roots) before it.',
+    example: 'nop',
+  },
+  {
+    words: 'clac',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? clac',
+    doc: 'Clears RFLAGS.AC: with SMAP, supervisor accesses to user pages fault.',
+    example: 'clac',
+  },
+  {
+    words: 'stac',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? stac',
+    doc: 'Sets RFLAGS.AC: with SMAP, supervisor accesses to user pages are allowed.',
+    example: 'stac',
+  },
+  {
+    words: 'ud2',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? ud2',
+    doc: 'Raises #UD.',
+    example: 'ud2',
+  },
+  {
+    words: 'vmcall',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? vmcall',
+    doc: 'Hypercall on Intel.',
+    example: 'vmcall',
+  },
+  {
+    words: 'vmmcall',
+    rule: 'Insn',
+    group: 'guest',
+    syntax: '(vcpu N:)? vmmcall',
+    doc: 'Hypercall on AMD.',
+    example: 'vmmcall',
+  },
+  {
+    words: 'run',
+    rule: 'Run',
+    group: 'guest',
+    syntax: '(vcpu N:)? run (at RIP)? (REGISTER=VALUE …)? (limit N)?',
+    doc: 'KVM_RUN with real machine code from guest memory, until an exit to user space that is not MMIO. Registers are set before. `limit`: at most that many instructions.',
+    example: 'bytes 0x1000 = 8b 03 f4\nrun at 0x1000 rbx=0x2000 rax=0x11 cpl=0',
+  },
+  {
+    words: 'smi',
+    rule: 'Smi',
+    group: 'guest',
+    syntax: '(vcpu N:)? smi',
+    doc: 'KVM_SMI: the vCPU enters system management mode, in address space 1, before its next instruction.',
+    example: 'smi',
+  },
+  {
+    words: 'repeat',
+    rule: 'Repeat',
+    group: 'order',
+    syntax: 'repeat COUNT|forever { STATEMENT … }',
+    doc: 'Runs the statements again and again.',
+    example: 'repeat 10 {\n  load 4 [0x2000]\n  expect no fault\n}',
+  },
+  {
+    words: 'step',
+    rule: 'Step',
+    group: 'order',
+    syntax: 'step NUMBER "TEXT"?',
+    doc: 'A marker that ties what follows to a numbered step, of a recorded run for instance.',
+    example: 'step 5 "the read-only page"',
+  },
+  {
+    words: 'note',
+    rule: 'Note',
+    group: 'order',
+    syntax: 'note "TEXT"',
+    doc: 'Prints a line while the scenario runs.',
+    example: 'note "outside SMM"',
+  },
+  {
+    words: 'expect value',
+    rule: 'ExpectValue',
+    group: 'expect',
+    syntax: 'expect value VALUE',
+    doc: 'What the last load, rmw, rdmsr or in read.',
+    example: 'expect value 0',
+  },
+  {
+    words: 'expect #PF',
+    rule: 'ExpectFault',
+    group: 'expect',
+    syntax: 'expect #PF (error FLAGS)? (cr2 GVA)?',
+    doc: 'The last instruction raised this exception (#PF, #GP, #UD …), with this error code, at this address.',
+    example: 'store 4 [0x30000000] = 1\nexpect #PF error W cr2 0x30000000',
+  },
+  {
+    words: 'expect no fault',
+    rule: 'ExpectFault',
+    group: 'expect',
+    syntax: 'expect no fault',
+    doc: 'The last instruction raised no exception.',
+    example: 'expect no fault',
+  },
+  {
+    words: 'expect end',
+    rule: 'ExpectEnd',
+    group: 'expect',
+    syntax: 'expect end done|fault|io|hlt|shutdown|error|limit',
+    doc: 'How the last instruction or run ended.',
+    example: 'hlt\nexpect end hlt',
+  },
+  {
+    words: 'expect exits',
+    rule: 'ExpectExits',
+    group: 'expect',
+    syntax: 'expect exits COUNT',
+    doc: 'How many exits to user space the last instruction or run took.',
+    example: 'expect exits 0',
+  },
+  {
+    words: 'expect mmio',
+    rule: 'ExpectMmio',
+    group: 'expect',
+    syntax: 'expect no? mmio (read|write)? (gpa GPA)? (len BYTES)? (value VALUE)?',
+    doc: 'One of the exits of the last instruction was KVM_EXIT_MMIO, with these fields; with `no`: none was.',
+    example: 'expect no mmio\nload 4 [0x209000]\nexpect mmio read gpa uart len 4',
+  },
+  {
+    words: 'expect io',
+    rule: 'ExpectIo',
+    group: 'expect',
+    syntax: 'expect no? io (in|out)? (port PORT)? (value VALUE)?',
+    doc: 'One of the exits of the last instruction was KVM_EXIT_IO, with these fields; with `no`: none was.',
+    example: 'out 0xe0, 1\nexpect io out port 0xe0 value 1',
+  },
+  {
+    words: 'expect errno',
+    rule: 'ExpectErrno',
+    group: 'expect',
+    syntax: 'expect errno 0|NAME',
+    doc: 'What the last ioctl returned. An ioctl that fails without such an `expect` after it ends the scenario.',
+    example: 'memslot add id 7 gpa 0 size 4K host low\nexpect errno EEXIST',
+  },
+  {
+    words: 'expect event',
+    rule: 'ExpectEvent',
+    group: 'expect',
+    syntax: 'expect no? event NAME (FIELD VALUE …)? (times COUNT)?',
+    doc: 'During the last statement an event of this name with these fields happened (COUNT times, or at least once); with `no`: none did. Names and fields are those of the trace events.',
+    example: 'expect no event check_mmio_spte\nload 4 [0x2000]\nexpect event kvm_entry times 1',
+  },
+  {
+    words: 'expect spte',
+    rule: 'ExpectSpte',
+    group: 'expect',
+    syntax: 'expect spte gfn|gpa|gva ADDRESS (level LEVEL)? is KIND (FIELD VALUE …)?',
+    doc: 'The entry for an address in the tables that the processor walks now (EPT, NPT, shadow: gva), at a level or where the walk ends. KIND is none, leaf, table, present, mmio or frozen; FIELD is gen, gfn, pfn, access or a bit of the spte layout. `= VALUE` compares the raw entry.',
+    example:
+      'expect spte gfn 0x10 level 1 is none\nexpect spte gpa uart is mmio gen 6\nexpect spte gfn 0x10 level 1 = 0',
+  },
+  {
+    words: 'expect qword',
+    rule: 'ExpectMemory',
+    group: 'expect',
+    syntax: 'expect qword|dword|word|byte (as AS)? GPA =? VALUE',
+    doc: 'What guest memory holds now, read through user space’s mapping: accessed and dirty bits, stores.',
+    example: 'expect qword 0x10000 = 0x11027\nexpect dword as 1 0x2000 = 0',
+  },
+  {
+    words: 'expect',
+    rule: 'ExpectState',
+    group: 'expect',
+    syntax: '(vcpu N:)? expect REGISTER|STATE VALUE',
+    doc: 'A register or a piece of state as it is now: cr0, cpl, smm, cpu_role, root_role.level, generation …',
+    example: 'expect cr0 PG|WP|NE|ET|PE\nvcpu 1: expect smm 0\nexpect root_role.level 4',
+  },
+];
+
+/** Words inside statements, for hover: what they introduce. */
+export const CLAUSES: Readonly<Record<string, string>> = {
+  as: 'Address space of the memslot or the memory access: 0 is what a vCPU sees normally, 1 what it sees in SMM. Default 0.',
+  id: 'Slot id: bits 15:0 of kvm_userspace_memory_region.slot.',
+  gpa: 'Guest-physical address.',
+  gva: 'Guest linear address.',
+  gfn: 'Guest frame number: gpa >> 12.',
+  size: 'Size in bytes; 4K, 2M and 1G can be written so.',
+  host: 'The backing, and the offset in it, that holds the memory.',
+  hva: 'Host-virtual address in the user space process.',
+  flags: 'Flags of the memslot: LOG_DIRTY_PAGES, READONLY.',
+  huge: 'The host maps the backing with 2M pages.',
+  readonly: 'The host mapping refuses writes.',
+  at: 'The address of the instruction (RIP) or of the table pages.',
+  user: 'At CPL 3.',
+  ac: 'With RFLAGS.AC set: SMAP does not apply.',
+  count: 'Number of pages in a row.',
+  limit: 'Largest offset of a descriptor table, or the most instructions that `run` executes.',
+  forever: 'Without end; the debugger’s pause or a break of the run stops it.',
+  error: 'Error code of the exception, as a number or as flags: P, W, U, RSVD, F, PK, SS.',
+  cr2: 'Linear address of the page fault.',
+  level: 'Level of the paging structure: 1 maps 4K, 2 maps 2M, 3 maps 1G.',
+  len: 'Number of bytes.',
+  read: 'The guest read.',
+  write: 'The guest wrote.',
+  is: 'What the entry is: none, leaf, table, present, mmio or frozen.',
+  times: 'How many such events, exactly.',
+  no: 'The opposite: nothing like it happened.',
+  event: 'An event of the run: a trace event of KVM by its name, or an event of the processor.',
+  port: 'I/O port.',
+};
+
+/** The entry that a statement's leading words belong to: the longest match, with `vcpu N:` skipped. */
+export function entryFor(words: readonly string[]): ReferenceEntry | null {
+  let list = words;
+  if (list[0] === 'vcpu' && list[2] === ':') list = list.slice(3);
+  for (let n = Math.min(3, list.length); n > 0; n--) {
+    const text = list.slice(0, n).join(' ');
+    const found = REFERENCE.find((e) => e.words === text);
+    if (found) return found;
+  }
+  if (list[0] === 'expect') {
+    if (list[1]?.startsWith('#')) return REFERENCE.find((e) => e.words === 'expect #PF') ?? null;
+    if (list[1] === 'no') return REFERENCE.find((e) => e.words === `expect ${list[2]}`) ?? null;
+    if (list[1] === 'dword' || list[1] === 'word' || list[1] === 'byte')
+      return REFERENCE.find((e) => e.words === 'expect qword') ?? null;
+  }
+  return null;
+}
