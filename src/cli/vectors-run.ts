@@ -7,7 +7,17 @@ import { amdFeatures, intelFeatures, type CpuFeatures, type Quirk } from '../hw/
 import { PhysMemory } from '../hw/memory';
 import { PTE_A } from '../hw/paging';
 import { secondStage } from '../hw/second-stage';
-import { R_RIGHTS, RIGHT_NX, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES, S2_TABLE, Translator } from '../hw/translate';
+import {
+  R_RIGHTS,
+  RIGHT_NX,
+  RIGHT_U,
+  RIGHT_W,
+  S2_FINAL,
+  S2_NO_GLA,
+  S2_PDPTES,
+  S2_TABLE,
+  Translator,
+} from '../hw/translate';
 import { formatWhy } from '../hw/why';
 import { WhyRecorder } from '../hw/why-recorder';
 
@@ -98,7 +108,13 @@ function causeOf(rule: string | null): string | undefined {
 
 /** Where two rules are broken at once, the order in which they are named is the model's own; these sets are interchangeable. */
 const UNORDERED = new Set(['user_supervisor', 'write_protect', 'execute_disable', 'smep', 'smap', 'pkey', 'not_shadow_stack', 'shadow_stack_us']); // prettier-ignore
-const UNORDERED_MISCONFIG = new Set(['write_only', 'reserved_low_bits', 'reserved_address_bits', 'memtype', 'page_size']);
+const UNORDERED_MISCONFIG = new Set([
+  'write_only',
+  'reserved_low_bits',
+  'reserved_address_bits',
+  'memtype',
+  'page_size',
+]);
 
 function sameCause(expected: string | undefined, actual: string | undefined): boolean {
   if (expected === undefined || expected === actual) return true;
@@ -335,7 +351,8 @@ function run2d(v: Vector, note: string | undefined): VectorOutcome {
   const { t, compare } = run;
   for (const [address, value] of Object.entries(v.memory)) poke(t.memory, address, value as string, 8);
   t.setGuest({ cr0: BigInt(v.cr0), cr3: BigInt(v.cr3), cr4: BigInt(v.cr4), efer: BigInt(v.efer) });
-  if (npt) t.setSecondStage('npt', { ncr3: BigInt(v.ncr3), hostCr4: BigInt(v.host_cr4), hostEfer: BigInt(v.host_efer) });
+  if (npt)
+    t.setSecondStage('npt', { ncr3: BigInt(v.ncr3), hostCr4: BigInt(v.host_cr4), hostEfer: BigInt(v.host_efer) });
   else t.setSecondStage('ept', { eptp: BigInt(v.eptp), mbec: v.mbec, ve: v.ve_enabled });
   const watch = new Watch(t.memory, Object.keys(v.memory), 8);
   let access = ACCESS_FLAGS[v.access];
@@ -374,7 +391,13 @@ function runAccess(v: Vector): VectorOutcome {
   const run = start(intelFeatures({ maxphyaddr: v.maxphyaddr }));
   const { t, compare } = run;
   for (const e of v.entries) poke(t.memory, e.gpa, e.value, 8);
-  t.setGuest({ cr0: BigInt(v.cr0), cr3: BigInt(v.cr3), cr4: BigInt(v.cr4), efer: BigInt(v.efer), pkru: BigInt(v.pkru) });
+  t.setGuest({
+    cr0: BigInt(v.cr0),
+    cr3: BigInt(v.cr3),
+    cr4: BigInt(v.cr4),
+    efer: BigInt(v.efer),
+    pkru: BigInt(v.pkru),
+  });
   const la = BigInt(v.la);
   if (v.access.twice) t.translate(low(la), high(la), ACC_READ);
   const access = (v.access.write ? ACC_WRITE : v.access.fetch ? ACC_FETCH : ACC_READ) | (v.access.user ? ACC_USER : 0);
@@ -420,7 +443,8 @@ function runTranslate(v: Vector): VectorOutcome {
   const run = start(cpu, memory);
   const { t, compare } = run;
   t.setGuest(regs);
-  if (v.mode === 'pae' && t.loadPdptes() === GP_PDPTE) return skipped('a PDPTE has a reserved bit: #GP when it is loaded');
+  if (v.mode === 'pae' && t.loadPdptes() === GP_PDPTE)
+    return skipped('a PDPTE has a reserved bit: #GP when it is loaded');
   const access = (v.access.write ? ACC_WRITE : v.access.fetch ? ACC_FETCH : ACC_READ) | (v.access.user ? ACC_USER : 0);
   status = t.translate(low(la), high(la), access);
   compare.same('fault', v.fault, status === OK ? null : status === PF ? 'pf' : 'gp');
@@ -457,7 +481,8 @@ function compareQemuAfter(compare: Comparison, v: Vector, memory: PhysMemory, si
     const wanted = BigInt(after.get(gpa) ?? value);
     // A table outside all memory reads as 0 and is not listed: then the last listed entry is an upper one too.
     const upper = v.fault !== null && (i < v.memory.length - 1 || v.unbacked !== null);
-    const gigabyte = v.fault !== null && (v.mode === '4level' || v.mode === '5level') && i === (v.mode === '4level' ? 1 : 2);
+    const gigabyte =
+      v.fault !== null && (v.mode === '4level' || v.mode === '5level') && i === (v.mode === '4level' ? 1 : 2);
     compare.sameHex(`after ${gpa}`, wanted, actual, upper || gigabyte ? BigInt(PTE_A) : 0n);
   });
 }

@@ -5,6 +5,7 @@
 import { R_COUNT } from './access';
 import type { CpuFeatures } from './features';
 import type { PhysMemory } from './memory';
+import type { Tlb } from './tlb';
 import type { WalkRecorder } from './why';
 
 /** Per-processor working storage of the walkers. */
@@ -16,6 +17,15 @@ export class WalkContext {
    * Eight words each: host address of the entry (lo, hi), its address in the walk (lo, hi), flags; EPT: two words, the host address.
    */
   readonly pending = new Int32Array(96);
+  /**
+   * For the paging-structure caches: what the guest walk had found at each level when it left it. Four words by level: table the
+   * entry refers to (lo, hi), AND of low halves, OR of high halves.
+   */
+  readonly path = new Int32Array(24);
+  /** Caches that the running translation uses; null: none. */
+  tlb: Tlb | null = null;
+  /** Set when a table of the guest was read from a page without EPT bit 58, for guest-paging verification. */
+  unverified = false;
   recorder: WalkRecorder | null = null;
   /** The running translation must leave memory as it is (ACC_DRY). */
   dry = false;

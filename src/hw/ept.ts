@@ -49,6 +49,9 @@ export const EPTQ_SHSTK = 1 << 13;
 export const EPTQ_SSS_PAGE = 1 << 14;
 export const EPTQ_VERIFY = 1 << 15;
 
+/** High bits of the last entry that R_S2_RIGHTS keeps. */
+const S2_RIGHTS_HI = EPT_VERIFY_HI | EPT_PAGING_WRITE_HI | EPT_SSS_HI | EPT_SPP_HI;
+
 /** What an entry is, by its low bits. */
 const NOT_PRESENT = 0;
 const TABLE = 1;
@@ -90,6 +93,7 @@ const RULE_SSS = ruleNumber('ept.supervisor-shstk');
 const RULE_TABLE_WRITE = ruleNumber('ept.ad-table-write');
 const RULE_AD_UPDATE = ruleNumber('ept.ad-update');
 const RULE_PAGING_WRITE = ruleNumber('ept.paging-write');
+const RULE_VERIFY = ruleNumber('ept.verify-paging');
 const RULE_SUPPRESS_VE = ruleNumber('ve.suppress');
 
 function isPresent(bits: number, mbec: boolean): boolean {
@@ -168,6 +172,14 @@ export class EptState {
   constructor(public tables: EptTables) {}
 }
 
+/** Index of guest-physical hi:lo in the table of `level`. */
+function eptIndex(level: number, lo: number, hi: number): number {
+  if (level === 1) return (lo >>> 12) & 511;
+  if (level === 2) return (lo >>> 21) & 511;
+  if (level === 3) return ((lo >>> 30) | (hi << 2)) & 511;
+  return (level === 4 ? hi >>> 7 : hi >>> 16) & 511;
+}
+
 /** Words of {@link WalkContext.pending} for entries that need their accessed flag: host address pairs from here on. */
 const PENDING = 48;
 
@@ -189,7 +201,7 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
   let and = -1;
   let noted = 0;
   for (;;) {
-    const index = (level > 3 ? gHi >>> (level === 4 ? 7 : 16) : level === 3 ? (gLo >>> 30) | (gHi << 2) : gLo >>> (level === 2 ? 21 : 12)) & 511; // prettier-ignore
+    const index = eptIndex(level, gLo, gHi);
     hostLo = tableLo | (index << 3);
     const word = (memory.find(hostLo, tableHi) << 10) | ((hostLo & 0xff8) >>> 2);
     lo = memory.words[word];
@@ -240,6 +252,21 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
     rule = RULE_SSS;
   }
   if (recorder !== null) recorder.decided(rule, allowed, describeControls(e, rule));
+  if (purpose === S2_TABLE) {
+    const pagingWrite = (hi & EPT_PAGING_WRITE_HI) !== 0;
+    if (!pagingWrite) x.unverified = true;
+    if (!allowed && e.pagingWrite && need !== EPT_R && (rights & EPT_R) !== 0) {
+      allowed = pagingWrite;
+      if (recorder !== null) recorder.decided(RULE_PAGING_WRITE, allowed, 'EPT paging-write control');
+    }
+  } else if (e.verifyPaging && purpose === S2_FINAL && allowed && (hi & EPT_VERIFY_HI) !== 0) {
+    if (recorder !== null) recorder.decided(RULE_VERIFY, !x.unverified, 'guest-paging verification');
+    if (x.unverified) {
+      const status = violation(x, e, gLo, gHi, access, purpose, rights, hi, level, RULE_VERIFY);
+      r[R_QUAL_LO] |= EPTQ_VERIFY;
+      return status;
+    }
+  }
   if (!allowed) {
     const eligible = purpose === S2_FINAL && type === ACC_WRITE && (access & ACC_SHSTK) === 0;
     if (e.spp !== null && eligible && level === 1 && (hi & EPT_SPP_HI) !== 0 && (rights & EPT_R) !== 0) {
@@ -264,12 +291,43 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
   r[R_S2_SHIFT] = 3 + 9 * level;
   r[R_MEMTYPE] = (lo >>> 3) & 7;
   r[R_IPAT] = (lo >>> 6) & 1;
-  r[R_S2_RIGHTS] = (rights & 0x407) | (hi & EPT_SPP_HI) | (hi & EPT_SSS_HI);
+  r[R_S2_RIGHTS] = (rights & (EPT_R | EPT_W | EPT_X | EPT_XU)) | ((lo | dirty) & EPT_D) | (hi & S2_RIGHTS_HI);
   return OK;
 } // prettier-ignore
 
 function isUserAccess(access: number): boolean {
   return (access & ACC_USER) !== 0 && (access & ACC_IMPLICIT) === 0;
+}
+
+/** Words of {@link EptLeaf}. */
+const leaf = { and: 0, lo: 0, hi: 0, level: 0 };
+/** The entry that maps a guest-physical address, and the AND of all entries on the way to it. */
+export type EptLeaf = Readonly<typeof leaf>;
+
+/**
+ * Finds the entry that maps guest-physical hi:lo without asking for rights and without any effect. Null if an entry is not present or
+ * misconfigured. The object is reused by the next call.
+ */
+export function eptLeaf(x: WalkContext, e: EptState, gLo: number, gHi: number): EptLeaf | null {
+  const { memory } = x;
+  const { classes, reservedHi } = e.tables;
+  let tableLo = e.rootLo;
+  let tableHi = e.rootHi;
+  if (e.top === 4 && gHi >>> 16 !== 0) return null;
+  leaf.and = -1;
+  for (let level: number = e.top; ; level--) {
+    const index = eptIndex(level, gLo, gHi);
+    const word = (memory.find(tableLo | (index << 3), tableHi) << 10) | (index << 1);
+    leaf.lo = memory.words[word];
+    leaf.hi = memory.words[word | 1];
+    leaf.and &= leaf.lo;
+    leaf.level = level;
+    const kind = classes[(level << 9) | (leaf.lo & 0xff) | ((leaf.lo >>> 2) & 0x100)];
+    if (kind === NOT_PRESENT || kind === MISCONFIGURED || (leaf.hi & reservedHi) !== 0) return null;
+    if (kind === LEAF) return (leaf.lo & LARGE_RESERVED[level]) === 0 ? leaf : null;
+    tableLo = leaf.lo & 0xffff_f000;
+    tableHi = leaf.hi & 0x000f_ffff;
+  }
 }
 
 /**
@@ -278,29 +336,18 @@ function isUserAccess(access: number): boolean {
  */
 export function eptAllowsTableWrite(x: WalkContext, e: EptState, gLo: number, gHi: number): number {
   if (e.ad || e.adUpdateUnchecked) return OK;
-  const { memory } = x;
-  let tableLo = e.rootLo;
-  let tableHi = e.rootHi;
-  let and = -1;
-  for (let level: number = e.top; ; level--) {
-    const index = (level > 3 ? gHi >>> (level === 4 ? 7 : 16) : level === 3 ? (gLo >>> 30) | (gHi << 2) : gLo >>> (level === 2 ? 21 : 12)) & 511; // prettier-ignore
-    const word = (memory.find(tableLo | (index << 3), tableHi) << 10) | (index << 1);
-    const lo = memory.words[word];
-    const hi = memory.words[word | 1];
-    and &= lo;
-    tableLo = lo & 0xffff_f000;
-    tableHi = hi & 0x000f_ffff;
-    if (level > 1 && (level > 3 || (lo & EPT_LARGE) === 0)) continue;
-    // The walk that read the entry found everything present and well formed; only W is new.
-    if ((and & EPT_W) !== 0) return OK;
-    const pagingWrite = e.pagingWrite && (hi & EPT_PAGING_WRITE_HI) !== 0;
-    if (x.recorder !== null) {
-      if (e.pagingWrite) x.recorder.decided(RULE_PAGING_WRITE, pagingWrite, 'EPT paging-write control');
-      else x.recorder.decided(RULE_AD_UPDATE, false, 'EPTP[6]=0');
-    }
-    if (pagingWrite) return OK;
-    return violation(x, e, gLo, gHi, ACC_WRITE, S2_TABLE, and, hi, level, RULE_AD_UPDATE);
+  const found = eptLeaf(x, e, gLo, gHi);
+  // The read of the entry may have used a remembered mapping; then this walk is the first to see what has changed since.
+  if (found === null) return walkEpt(x, e, gLo, gHi, ACC_WRITE, S2_TABLE);
+  const { and, hi, level } = found;
+  if ((and & EPT_W) !== 0) return OK;
+  const pagingWrite = e.pagingWrite && (hi & EPT_PAGING_WRITE_HI) !== 0;
+  if (x.recorder !== null) {
+    if (e.pagingWrite) x.recorder.decided(RULE_PAGING_WRITE, pagingWrite, 'EPT paging-write control');
+    else x.recorder.decided(RULE_AD_UPDATE, false, 'EPTP[6]=0');
   }
+  if (pagingWrite) return OK;
+  return violation(x, e, gLo, gHi, ACC_WRITE, S2_TABLE, and, hi, level, RULE_AD_UPDATE);
 }
 
 /** Sets up the results of an EPT violation; VE if it becomes a virtualization exception. */

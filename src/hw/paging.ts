@@ -195,14 +195,29 @@ function accessRulesOf(cr0: number, cr4: number, efer: number): AccessRule[] {
   add('pg.shstk-mode', 'supervisor shadow-stack access', (a) => shadow(a) && !userMode(a), (_, r) => (r & RIGHT_U) === 0); // prettier-ignore
   add('pg.shstk-page', 'CR4.CET=1', shadow, (_, r) => (r & RIGHT_SS) !== 0);
   const write = (a: number) => type(a) === ACC_WRITE && !shadow(a);
-  add('pg.write-user', 'CPL=3', (a) => write(a) && userMode(a), (_, r) => (r & RIGHT_W) !== 0);
+  add(
+    'pg.write-user',
+    'CPL=3',
+    (a) => write(a) && userMode(a),
+    (_, r) => (r & RIGHT_W) !== 0,
+  );
   if ((cr0 & CR0_WP) !== 0) {
-    add('pg.write-supervisor', 'CR0.WP=1', (a) => write(a) && !userMode(a), (_, r) => (r & RIGHT_W) !== 0);
+    add(
+      'pg.write-supervisor',
+      'CR0.WP=1',
+      (a) => write(a) && !userMode(a),
+      (_, r) => (r & RIGHT_W) !== 0,
+    );
   }
   const fetch = (a: number) => type(a) === ACC_FETCH;
   if ((efer & EFER_NXE) !== 0) add('pg.xd', 'EFER.NXE=1', fetch, (_, r) => (r & RIGHT_NX) === 0);
   if ((cr4 & CR4_SMEP) !== 0) {
-    add('pg.smep', 'CR4.SMEP=1', (a) => fetch(a) && !userMode(a), (_, r) => (r & RIGHT_U) === 0);
+    add(
+      'pg.smep',
+      'CR4.SMEP=1',
+      (a) => fetch(a) && !userMode(a),
+      (_, r) => (r & RIGHT_U) === 0,
+    );
   }
   if ((cr4 & CR4_SMAP) !== 0) {
     const lifted = (a: number) => (a & ACC_AC) !== 0 && (a & ACC_IMPLICIT) === 0;
@@ -222,7 +237,9 @@ function build(mode: PagingMode, cr0: number, cr4: number, efer: number, cpu: Cp
     levels[at + LV_PAGE_SHIFT] = pageShift;
     levels[at + LV_OFFSET] = pageShift < 32 ? 2 ** pageShift - 1 : -1;
     const largeAllowed =
-      mode.name === '32bit' ? level === 2 && (cr4 & CR4_PSE) !== 0 : level === 2 || (level === 3 && mode.top > 3 && cpu.page1g);
+      mode.name === '32bit'
+        ? level === 2 && (cr4 & CR4_PSE) !== 0
+        : level === 2 || (level === 3 && mode.top > 3 && cpu.page1g);
     if (mode.name === 'pae' && level === 3) {
       // Bit 5 of a PDPTE is reserved: no processor sets it, QEMU TCG does.
       levels[at + LV_FIXED] = PTE_W | PTE_U | (cpu.quirks.has('tcg-pae-pdpte-reload') ? 0 : PTE_A);
@@ -281,7 +298,17 @@ export function pagingTables(
 ): PagingTables {
   const nxe = cpu.nx ? efer : efer & ~EFER_NXE;
   const bit8 = cpu.vendor === 'amd' && !cpu.quirks.has('tcg-no-amd-bit8');
-  const key = [mode, cr0 & CR0_WP, cr4 & CR4_BITS, nxe & EFER_BITS, cpu.maxphyaddr, cpu.page1g, cpu.pse36, bit8, cpu.quirks.has('tcg-pae-pdpte-reload')].join();
+  const key = [
+    mode,
+    cr0 & CR0_WP,
+    cr4 & CR4_BITS,
+    nxe & EFER_BITS,
+    cpu.maxphyaddr,
+    cpu.page1g,
+    cpu.pse36,
+    bit8,
+    cpu.quirks.has('tcg-pae-pdpte-reload'),
+  ].join();
   let tables = cache.get(key);
   if (tables === undefined) {
     tables = build(PAGING_MODES[mode], cr0, cr4, nxe, cpu);

@@ -5,7 +5,16 @@
  *
  * Source: SDM vol. 3C, "Sub-Page Write Permissions".
  */
-import { R_FAULT_GPA_HI, R_FAULT_GPA_LO, R_FAULT_LEVEL, R_QUAL_HI, R_QUAL_LO, R_RULE, SPP_MISCONFIG, SPP_MISS } from './access';
+import {
+  R_FAULT_GPA_HI,
+  R_FAULT_GPA_LO,
+  R_FAULT_LEVEL,
+  R_QUAL_HI,
+  R_QUAL_LO,
+  R_RULE,
+  SPP_MISCONFIG,
+  SPP_MISS,
+} from './access';
 import type { WalkContext } from './context';
 import { ruleNumber } from './rules';
 
@@ -44,7 +53,8 @@ export function checkSubPages(x: WalkContext, s: SppState, lo: number, hi: numbe
   let tableHi = s.rootHi;
   if (recorder !== null) recorder.decided(RULE_ELIGIBLE, true, 'SPP control, EPT entry bit 61');
   for (let level = 4; ; level--) {
-    const index = (level === 4 ? hi >>> 7 : level === 3 ? (lo >>> 30) | (hi << 2) : lo >>> (level === 2 ? 21 : 12)) & 511;
+    const index =
+      (level === 4 ? hi >>> 7 : level === 3 ? (lo >>> 30) | (hi << 2) : lo >>> (level === 2 ? 21 : 12)) & 511;
     const at = tableLo | (index << 3);
     const word = (memory.find(at, tableHi) << 10) | (index << 1);
     const entryLo = memory.words[word];

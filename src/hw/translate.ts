@@ -3,22 +3,29 @@
  * VMCB controls. The front door of hw/: it sets up the walkers (walk.ts, ept.ts, spp.ts) and holds their results.
  */
 import {
-  ACC_DRY, ACC_FETCH, ACC_READ, ACC_TYPE, GP_PDPTE, NON_CANONICAL, OK,
+  ACC_DRY, ACC_FETCH, ACC_READ, ACC_SHSTK, ACC_TYPE, GP_PDPTE, LEAF_DIRTY, LEAF_GLOBAL, LEAF_PKEY_SHIFT, NON_CANONICAL, OK,
   R_ERROR, R_FAULT_GPA_HI, R_FAULT_GPA_LO, R_FAULT_LEVEL, R_GPA_HI, R_GPA_LO, R_GVA_HI, R_GVA_LO, R_HPA_HI, R_HPA_LO, R_IPAT,
-  R_LEVEL, R_MEMTYPE, R_OUT_HI, R_OUT_LEVEL, R_OUT_LO, R_OUT_SHIFT, R_PAGE_SHIFT, R_QUAL_HI, R_QUAL_LO, R_RIGHTS, R_RULE,
-  R_S2_LEVEL, R_S2_SHIFT, R_SPP_ALLOWED, R_TABLE_WALK, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES,
+  R_LEAF_FLAGS, R_LEVEL, R_MEMTYPE, R_OUT_HI, R_OUT_LEVEL, R_OUT_LO, R_OUT_SHIFT, R_PAGE_SHIFT, R_QUAL_HI, R_QUAL_LO, R_RIGHTS,
+  R_RULE, R_S2_LEVEL, R_S2_RIGHTS, R_S2_SHIFT, R_SPP_ALLOWED, R_TABLE_WALK, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES,
 } from './access'; // prettier-ignore
 import { WalkContext } from './context';
 import { EptState, eptTables } from './ept';
 import type { CpuFeatures } from './features';
 import type { PhysMemory } from './memory';
 import {
-  CR3_LAM_U48_HI, CR3_LAM_U57_HI, CR4_LA57, CR4_LAM_SUP, CR4_PAE, CR4_PSE, pagingModeOf, pagingTables, PTE_P,
+  CR3_LAM_U48_HI, CR3_LAM_U57_HI, CR4_LA57, CR4_LAM_SUP, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PSE, pagingModeOf, pagingTables, PTE_P,
 } from './paging'; // prettier-ignore
 import { ruleNumber, RULES, type RuleId } from './rules';
-import { S2_EPT, S2_NONE, S2_NPT, SecondStage, secondStage } from './second-stage';
+import {
+  S2_EPT, S2_NONE, S2_NPT, SecondStage, secondStage, secondStageServes,
+  SERVES_FETCH, SERVES_READ, SERVES_USER_FETCH, SERVES_WRITE,
+} from './second-stage'; // prettier-ignore
 import { SppState } from './spp';
-import { PagingState, walkTables } from './walk';
+import {
+  T_CONTEXT, T_GPA_HI, T_GPA_LO, T_HPA_HI, T_HPA_LO, T_IPAT, T_LEAF, T_LEVEL, T_MEMTYPE, T_RIGHTS, T_S2_LEVEL, T_S2_SHIFT,
+  T_SERVES, T_SHIFT, T_VA_HI, T_VA_LO, type Tlb, type TlbBank,
+} from './tlb'; // prettier-ignore
+import { keyRule, PagingState, walkTables } from './walk';
 import type { WalkRecorder } from './why';
 
 export * from './access';
@@ -76,6 +83,9 @@ export interface NptControls {
 const low = (v: Word64): number => (typeof v === 'bigint' ? Number(BigInt.asIntN(32, v)) : v | 0);
 const high = (v: Word64): number =>
   typeof v === 'bigint' ? Number(BigInt.asIntN(32, v >> 32n)) : Math.floor(v / 0x1_0000_0000) | 0;
+/** How the TLB calls a second stage. Bits of the pointer that are no address do not tell mappings apart. */
+export const stage2Name = (kind: 'ept' | 'npt', pointer: Word64): string =>
+  `${kind}:0x${(BigInt(pointer) & 0x000f_ffff_ffff_f000n).toString(16)}`;
 const number52 = (lo: number, hi: number): number => (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
 /** log2 "page size" while paging is off: the whole 32-bit address space. */
 const NO_SHIFT = 32;
@@ -91,6 +101,19 @@ export class Translator {
   /** Bits of the high half of the linear address that must equal its sign for user/supervisor data: 0 without LAM. */
   private lamUserShift = 0;
   private lamSupervisorShift = 0;
+  /** High half of the linear address without metadata, after {@link checkCanonical}. */
+  private canonicalHi = 0;
+  private caches: Tlb | null = null;
+  /** The TLB entry that served the last translation; null if it walked. */
+  private hitBank: TlbBank | null = null;
+  private hitOffset = 0;
+  private pge = false;
+  /** See {@link translateSpan}. */
+  secondHpa = -1;
+  private vpid = 0;
+  private pcid = 0;
+  /** Name of the second stage and its root, for the TLB. */
+  private stage2Name = '';
 
   constructor(memory: PhysMemory, features: CpuFeatures) {
     this.context = new WalkContext(memory, features);
@@ -131,6 +154,35 @@ export class Translator {
     this.context.nmiUnblockingIret = value;
   }
 
+  /**
+   * The TLB and paging-structure caches; null, the default, for a processor that walks each time. To look past them once, translate
+   * with ACC_DRY. Removing entries is the caller's: call the methods of {@link Tlb} where an instruction or transition does so.
+   */
+  get tlb(): Tlb | null {
+    return this.caches;
+  }
+
+  set tlb(tlb: Tlb | null) {
+    this.caches = tlb;
+    this.enterContext();
+  }
+
+  /** How the TLB calls the second stage in use, see {@link stage2Name}; empty without one. */
+  get currentStage2(): string {
+    return this.stage2Name;
+  }
+
+  /** Sets the VPID (Intel) or ASID (AMD) that TLB entries are tagged with; 0 is the host's. Removes nothing. */
+  setAddressSpaceId(id: number): void {
+    this.vpid = id;
+    this.enterContext();
+  }
+
+  private enterContext(): void {
+    const { guest } = this;
+    this.caches?.enter(this.vpid, this.pcid, this.stage2Name, guest.rootLo, guest.rootHi);
+  }
+
   private applyQuirks(state: PagingState): void {
     const { quirks } = this.features;
     state.accessedPerLevel = quirks.has('tcg-accessed-per-level');
@@ -160,6 +212,9 @@ export class Translator {
       }
     }
     const long = mode === '4level' || mode === '5level';
+    this.pge = (cr4 & CR4_PGE) !== 0;
+    this.pcid = long && (cr4 & CR4_PCIDE) !== 0 ? cr3 & 0xfff : 0;
+    this.enterContext();
     const userLam = !long || !features.lam ? 0 : (cr3Hi & CR3_LAM_U57_HI) !== 0 ? 7 : (cr3Hi & CR3_LAM_U48_HI) !== 0 ? 16 : 0;
     this.lamUserShift = userLam;
     this.lamSupervisorShift = long && features.lam && (cr4 & CR4_LAM_SUP) !== 0 ? ((cr4 & CR4_LA57) !== 0 ? 7 : 16) : 0;
@@ -171,9 +226,17 @@ export class Translator {
   setSecondStage(kind: 'npt', controls: NptControls): void;
   setSecondStage(kind: 'none' | 'ept' | 'npt', controls?: EptControls | NptControls): void {
     const { stage2 } = this;
-    if (kind === 'none') stage2.kind = S2_NONE;
-    else if (kind === 'ept') this.setEpt(controls as EptControls);
-    else this.setNpt(controls as NptControls);
+    this.stage2Name = '';
+    if (kind === 'none') {
+      stage2.kind = S2_NONE;
+    } else if (kind === 'ept') {
+      this.setEpt(controls as EptControls);
+      this.stage2Name = stage2Name('ept', (controls as EptControls).eptp);
+    } else {
+      this.setNpt(controls as NptControls);
+      this.stage2Name = stage2Name('npt', (controls as NptControls).ncr3);
+    }
+    this.enterContext();
   }
 
   private setEpt(c: EptControls): void {
@@ -230,48 +293,185 @@ export class Translator {
   translate(gvaLo: number, gvaHi: number, access: number): number {
     const x = this.context;
     const { r } = this;
-    r[R_GVA_LO] = gvaLo;
-    r[R_GVA_HI] = gvaHi;
+    const lo = gvaLo | 0;
+    const hi = gvaHi | 0;
+    r[R_GVA_LO] = lo;
+    r[R_GVA_HI] = hi;
     x.dry = (access & ACC_DRY) !== 0;
+    x.tlb = null;
     if (x.recorder !== null) {
-      x.recorder.begin(gvaLo, gvaHi, access, true);
-      const status = this.walk(gvaLo | 0, gvaHi | 0, access);
+      x.recorder.begin(lo, hi, access, true);
+      const status = this.translateCanonical(lo, hi, access);
       x.recorder.end(status);
       return status;
     }
-    return this.walk(gvaLo | 0, gvaHi | 0, access);
+    return this.translateCanonical(lo, hi, access);
+  }
+
+  private translateCanonical(lo: number, hi: number, access: number): number {
+    const shift = this.guest.tables.canonicalShift;
+    let address = hi;
+    if (shift !== 0 && ((hi << shift) >> shift !== hi || this.context.recorder !== null)) {
+      if (!this.checkCanonical(hi, access)) return NON_CANONICAL;
+      address = this.canonicalHi;
+    }
+    if (this.caches !== null && (access & ACC_DRY) === 0) return this.translateCached(this.caches, lo, address, access);
+    return this.walk(lo, address, access);
+  }
+
+  /** Serves the access from the TLB if it can, else walks and remembers. */
+  private translateCached(tlb: Tlb, lo: number, hi: number, access: number): number {
+    const { r } = this;
+    let bank = tlb.page4k;
+    let o = bank.find(lo, hi, tlb.context, tlb.globals);
+    if (o < 0 && tlb.page2m.count !== 0) {
+      bank = tlb.page2m;
+      o = bank.find(lo, hi, tlb.context, tlb.globals);
+    }
+    if (o < 0 && tlb.page1g.count !== 0) {
+      bank = tlb.page1g;
+      o = bank.find(lo, hi, tlb.context, tlb.globals);
+    }
+    if (o >= 0 && this.serves(bank.data, o, access)) {
+      const d = bank.data;
+      // Entries of large pages hold the base of the page; the shift of 1 GiB still fits 32-bit arithmetic.
+      const offset = (1 << bank.shift) - 1;
+      r[R_HPA_LO] = d[o + T_HPA_LO] | (lo & offset);
+      r[R_HPA_HI] = d[o + T_HPA_HI];
+      r[R_GPA_LO] = d[o + T_GPA_LO] | (lo & offset);
+      r[R_GPA_HI] = d[o + T_GPA_HI];
+      r[R_RULE] = 0;
+      this.hitBank = bank;
+      this.hitOffset = o;
+      tlb.hits++;
+      if (this.context.recorder !== null) this.recordHit(bank, o, lo, hi);
+      return OK;
+    }
+    tlb.misses++;
+    this.context.tlb = tlb;
+    const status = this.walk(lo, hi, access);
+    this.context.tlb = null;
+    if (status === OK) this.remember(tlb, lo, hi);
+    return status;
+  }
+
+  /** Whether a TLB entry allows the access without a walk. An access that it does not allow walks again, it does not fault from it. */
+  private serves(d: Int32Array, o: number, access: number): boolean {
+    const { guest } = this;
+    const { tables } = guest;
+    if (((d[o + T_SERVES] >>> (access & ACC_TYPE)) & 1) === 0) return false;
+    if ((access & ACC_SHSTK) !== 0) return false;
+    if (tables.top === 0) return true;
+    const rights = d[o + T_RIGHTS];
+    if (tables.decisions[((access & 63) << 4) | rights] !== 0) return false;
+    return tables.keys === 0 || keyRule(guest, access, rights, d[o + T_LEAF] >>> LEAF_PKEY_SHIFT) === 0;
+  }
+
+  private recordHit(bank: TlbBank, o: number, lo: number, hi: number): void {
+    const { r } = this;
+    const recorder = this.context.recorder!;
+    recorder.cached('page', bank.data[o + T_LEVEL], lo, hi, r[R_HPA_LO] & ~((1 << bank.shift) - 1), r[R_HPA_HI]);
+  }
+
+  /** Puts the translation just made into the TLB. */
+  private remember(tlb: Tlb, lo: number, hi: number): void {
+    const { r, guest } = this;
+    if (r[R_SPP_ALLOWED] !== 0) return;
+    const size = Math.min(r[R_PAGE_SHIFT], r[R_S2_SHIFT]);
+    const bank = size >= 30 ? tlb.page1g : size >= 21 ? tlb.page2m : tlb.page4k;
+    const rights = r[R_RIGHTS];
+    const leaf = r[R_LEAF_FLAGS];
+    const paging = guest.tables.top !== 0;
+    const global = paging && this.pge && (leaf & LEAF_GLOBAL) !== 0;
+    const serves = secondStageServes(this.stage2, r[R_S2_RIGHTS]);
+    const dirty = !paging || (leaf & LEAF_DIRTY) !== 0;
+    const fetch = (serves & ((rights & RIGHT_U) !== 0 ? SERVES_USER_FETCH : SERVES_FETCH)) !== 0;
+    const context = global ? tlb.globals : tlb.context;
+    const o = bank.insert(lo, hi, context);
+    const d = bank.data;
+    const base = ~((1 << bank.shift) - 1);
+    d[o + T_HPA_LO] = r[R_HPA_LO] & base;
+    d[o + T_HPA_HI] = r[R_HPA_HI];
+    d[o + T_GPA_LO] = r[R_GPA_LO] & base;
+    d[o + T_GPA_HI] = r[R_GPA_HI];
+    d[o + T_RIGHTS] = rights;
+    d[o + T_SERVES] = (serves & SERVES_READ) | (dirty ? serves & SERVES_WRITE : 0) | (fetch ? SERVES_FETCH : 0);
+    d[o + T_LEAF] = leaf;
+    d[o + T_LEVEL] = r[R_LEVEL];
+    d[o + T_SHIFT] = r[R_PAGE_SHIFT];
+    d[o + T_S2_LEVEL] = r[R_S2_LEVEL];
+    d[o + T_S2_SHIFT] = r[R_S2_SHIFT];
+    d[o + T_MEMTYPE] = r[R_MEMTYPE];
+    d[o + T_IPAT] = r[R_IPAT];
+    d[o + T_VA_LO] = lo & base;
+    d[o + T_VA_HI] = hi;
+    d[o + T_CONTEXT] = context;
   }
 
   private walk(lo: number, hi: number, access: number): number {
     const x = this.context;
     const { r, guest } = this;
-    const { tables } = guest;
     r[R_RULE] = 0;
-    if (tables.top === 0) {
+    this.hitBank = null;
+    x.unverified = false;
+    let rights: number;
+    if (guest.tables.top === 0) {
       // CR0.PG = 0: linear addresses are physical, 32 bits; for EPT every one is a writable user-mode address.
       r[R_GPA_LO] = lo;
       r[R_GPA_HI] = 0;
       r[R_LEVEL] = 0;
       r[R_PAGE_SHIFT] = NO_SHIFT;
-      r[R_RIGHTS] = RIGHT_U | RIGHT_W;
+      rights = RIGHT_U | RIGHT_W;
+      r[R_RIGHTS] = rights;
+      r[R_LEAF_FLAGS] = 0;
     } else {
-      const shift = tables.canonicalShift;
-      if (shift !== 0 && ((hi << shift) >> shift !== hi || x.recorder !== null)) {
-        const canonical = this.checkCanonical(hi, access);
-        if (!canonical) return NON_CANONICAL;
-      }
       const status = walkTables(x, guest, lo, hi, access);
       if (status !== OK) return status;
       r[R_GPA_LO] = r[R_OUT_LO];
       r[R_GPA_HI] = r[R_OUT_HI];
       r[R_LEVEL] = r[R_OUT_LEVEL];
       r[R_PAGE_SHIFT] = r[R_OUT_SHIFT];
+      rights = r[R_RIGHTS];
     }
     x.forLevel = 0;
-    const rights = r[R_RIGHTS];
+    const leaf = r[R_LEAF_FLAGS];
     const status = secondStage(x, this.stage2, r[R_GPA_LO], r[R_GPA_HI], access, S2_FINAL);
+    // NPT has used the same words for its own walk.
     r[R_RIGHTS] = rights;
+    r[R_LEAF_FLAGS] = leaf;
     return status;
+  }
+
+  /**
+   * Translates an access of `size` bytes at hi:lo that may reach into the next page: both pages are checked before either is used, as
+   * the processor does. On OK {@link hpa} is the first byte's address and {@link secondHpa} that of the first byte in the next page
+   * (-1 if the access stays in one). On a fault {@link faultGvaLo} is where it happened: for the second page, its first byte.
+   */
+  translateSpan(gvaLo: number, gvaHi: number, size: number, access: number): number {
+    const x = this.context;
+    const { r } = this;
+    const inFirst = 0x1000 - (gvaLo & 0xfff);
+    this.secondHpa = -1;
+    x.accessSize = Math.min(size, inFirst);
+    if (size <= inFirst) return this.translate(gvaLo, gvaHi, access);
+    let status = this.translate(gvaLo, gvaHi, access);
+    if (status !== OK) return status;
+    const lo = r[R_HPA_LO];
+    const hi = r[R_HPA_HI];
+    const gpaLo = r[R_GPA_LO];
+    const gpaHi = r[R_GPA_HI];
+    const nextLo = (gvaLo + inFirst) | 0;
+    // Outside 64-bit mode linear addresses wrap at 4 GiB.
+    const nextHi = nextLo === 0 && this.guest.tables.canonicalShift !== 0 ? gvaHi + 1 : gvaHi;
+    x.accessSize = size - inFirst;
+    status = this.translate(nextLo, nextHi, access);
+    if (status !== OK) return status;
+    this.secondHpa = this.hpa;
+    r[R_HPA_LO] = lo;
+    r[R_HPA_HI] = hi;
+    r[R_GPA_LO] = gpaLo;
+    r[R_GPA_HI] = gpaHi;
+    return OK;
   }
 
   /** Canonical form under linear-address masking; the plain case is decided by the caller. SDM vol. 3A "Linear-Address Masking". */
@@ -283,12 +483,14 @@ export class Translator {
     const lam = data ? (supervisorPointer ? this.lamSupervisorShift : this.lamUserShift) : 0;
     let ok: boolean;
     let rule = RULE_CANONICAL;
+    this.canonicalHi = hi;
     let by = canonicalShift === 7 ? '5-level paging' : '4-level paging';
     if (lam === 0) {
       ok = (hi << canonicalShift) >> canonicalShift === hi;
     } else {
       // Bits 62:48 or 62:57 are not looked at: bit 63 has to equal bit 47 or 56. Then the width of paging still applies.
       const masked = (hi << lam) >> lam;
+      this.canonicalHi = masked;
       ok = masked < 0 === supervisorPointer && (masked << canonicalShift) >> canonicalShift === masked;
       rule = supervisorPointer ? RULE_LAM_SUPERVISOR : RULE_LAM_USER;
       by = supervisorPointer ? 'CR4.LAM_SUP=1' : lam === 7 ? 'CR3.LAM_U57=1' : 'CR3.LAM_U48=1';
@@ -305,6 +507,8 @@ export class Translator {
   translateGpa(gpa: number, access: number): number {
     const x = this.context;
     const { r } = this;
+    this.hitBank = null;
+    x.tlb = (access & ACC_DRY) !== 0 ? null : this.caches;
     const lo = gpa | 0;
     const hi = (gpa / 0x1_0000_0000) | 0;
     x.dry = (access & ACC_DRY) !== 0;
@@ -315,6 +519,7 @@ export class Translator {
     r[R_RIGHTS] = RIGHT_U | RIGHT_W;
     if (x.recorder !== null) x.recorder.begin(lo, hi, access, false);
     const status = secondStage(x, this.stage2, lo, hi, access, S2_NO_GLA);
+    x.tlb = null;
     if (x.recorder !== null) x.recorder.end(status);
     return status;
   }
@@ -329,8 +534,10 @@ export class Translator {
     const { r, guest, memory } = this;
     const { recorder } = x;
     x.dry = false;
+    x.tlb = null;
     x.forLevel = 3;
     r[R_RULE] = 0;
+    this.hitBank = null;
     if (recorder !== null) recorder.begin(guest.rootLo, 0, ACC_READ, false);
     const status = secondStage(x, this.stage2, guest.rootLo, 0, ACC_READ, S2_PDPTES);
     if (status !== OK) {
@@ -364,6 +571,21 @@ export class Translator {
 
   // ---- Results of the last translation ----
 
+  /** A result word: after a TLB hit it is in the entry. */
+  private word(inResult: number, inEntry: number): number {
+    return this.hitBank === null ? this.r[inResult] : this.hitBank.data[this.hitOffset + inEntry];
+  }
+
+  /** Whether the last translation came from the TLB. */
+  get fromTlb(): boolean {
+    return this.hitBank !== null;
+  }
+
+  /** Effective guest rights of the page (RIGHT_*), all levels combined. */
+  get rights(): number {
+    return this.word(R_RIGHTS, T_RIGHTS);
+  }
+
   /** Host-physical address, after OK. */
   get hpa(): number {
     return number52(this.r[R_HPA_LO], this.r[R_HPA_HI]);
@@ -376,32 +598,32 @@ export class Translator {
 
   /** Level of the guest entry that maps the page (1 … 3), 0 with paging off. */
   get pageLevel(): number {
-    return this.r[R_LEVEL];
+    return this.word(R_LEVEL, T_LEVEL);
   }
 
   /** Size of the guest's page in bytes. */
   get pageSize(): number {
-    return 2 ** this.r[R_PAGE_SHIFT];
+    return 2 ** this.word(R_PAGE_SHIFT, T_SHIFT);
   }
 
   /** Level of the second stage's entry that maps the page, 0 without second stage. */
   get secondStageLevel(): number {
-    return this.r[R_S2_LEVEL];
+    return this.word(R_S2_LEVEL, T_S2_LEVEL);
   }
 
   /** Size in bytes of the second stage's page. */
   get secondStagePageSize(): number {
-    return 2 ** this.r[R_S2_SHIFT];
+    return 2 ** this.word(R_S2_SHIFT, T_S2_SHIFT);
   }
 
   /** EPT memory type, -1 without EPT. */
   get memtype(): number {
-    return this.r[R_MEMTYPE];
+    return this.word(R_MEMTYPE, T_MEMTYPE);
   }
 
   /** EPT ignore-PAT bit. */
   get ignorePat(): boolean {
-    return this.r[R_IPAT] !== 0;
+    return this.word(R_IPAT, T_IPAT) !== 0;
   }
 
   /** #PF error code, after PF. */

@@ -19,6 +19,7 @@ import {
 } from './paging'; // prettier-ignore
 import { ruleNumber } from './rules';
 import { S2_NONE, secondStage, tableWriteAllowed, type SecondStage } from './second-stage';
+import { T_CONTEXT, T_LEVEL, T_VA_HI, T_VA_LO, type Tlb } from './tlb';
 
 const RULE_PRESENT = ruleNumber('pg.present');
 const RULE_PDPTE_PRESENT = ruleNumber('pg.pdpte-present');
@@ -79,7 +80,21 @@ export function walkTables(x: WalkContext, g: PagingState, vLo: number, vHi: num
   let hostLo = 0;
   let hostHi = 0;
 
-  if (level === 3 && g.pdpteRegisters) {
+  // Only the guest's own tables have paging-structure caches here; what they refer to are guest-physical addresses.
+  const tlb = g.kind === 'guest' ? x.tlb : null;
+  if (tlb !== null) {
+    const found = findStructure(x, tlb, t, vLo, vHi);
+    if (found !== 0) {
+      const at = found << 2;
+      tableLo = x.path[at];
+      tableHi = x.path[at + 1];
+      and = x.path[at + 2];
+      nx = x.path[at + 3];
+      level = found - 1;
+    }
+  }
+
+  if (level === 3 && g.pdpteRegisters && t.top === 3) {
     const i = vLo >>> 30;
     lo = g.pdptes[i << 1];
     if (recorder !== null) recorder.decided(RULE_PDPTE_PRESENT, (lo & PTE_P) !== 0, `PDPTE${i}`);
@@ -128,6 +143,13 @@ export function walkTables(x: WalkContext, g: PagingState, vLo: number, vHi: num
     }
     tableLo = lo & 0xffff_f000;
     tableHi = hi & 0x000f_ffff;
+    if (tlb !== null) {
+      const p = level << 2;
+      x.path[p] = tableLo;
+      x.path[p + 1] = tableHi;
+      x.path[p + 2] = and;
+      x.path[p + 3] = nx;
+    }
     level--;
   }
 
@@ -157,6 +179,7 @@ export function walkTables(x: WalkContext, g: PagingState, vLo: number, vHi: num
     const status = applyPending(x, g, pending);
     if (status !== OK) return status;
   }
+  if (tlb !== null) rememberStructures(x, tlb, t, vLo, vHi, level + 1);
 
   const offset = levels[at + LV_OFFSET];
   r[R_OUT_LO] = (lo & ~offset) | (vLo & offset);
@@ -167,6 +190,46 @@ export function walkTables(x: WalkContext, g: PagingState, vLo: number, vHi: num
   r[R_RIGHTS] = rights;
   r[R_LEAF_FLAGS] = (((lo | flags) & PTE_D) >>> 6) | ((lo & PTE_G) >>> 7) | (key << 4);
   return OK;
+}
+
+/** Address halves by which the entry of `level` for hi:lo is remembered: levels 4 and 5 by the high half alone. */
+const structureLo = (level: number, lo: number, hi: number, large: boolean): number =>
+  level > 3 ? hi & 0x01ff_ffff : large ? lo & 0xffc0_0000 : lo;
+const structureHi = (level: number, hi: number): number => (level > 3 ? 0 : hi);
+
+/** Level of the lowest remembered entry for hi:lo, whose words are put into `path`; 0 if there is none. */
+function findStructure(x: WalkContext, tlb: Tlb, t: PagingTables, lo: number, hi: number): number {
+  const large = t.entryShift === 2;
+  for (let level = 2; level <= t.top; level++) {
+    const bank = tlb.structures[level];
+    if (bank === null || bank.count === 0) continue;
+    const o = bank.find(structureLo(level, lo, hi, large), structureHi(level, hi), tlb.context, tlb.context);
+    if (o < 0) continue;
+    for (let i = 0; i < 4; i++) x.path[(level << 2) + i] = bank.data[o + i];
+    if (x.recorder !== null) x.recorder.cached('paging-structure', level, lo, hi, bank.data[o], bank.data[o + 1]);
+    return level;
+  }
+  return 0;
+}
+
+/** Remembers the entries from `lowest` up that the walk just made used. Their accessed flags are set by now. */
+function rememberStructures(x: WalkContext, tlb: Tlb, t: PagingTables, lo: number, hi: number, lowest: number): void {
+  const large = t.entryShift === 2;
+  // The PDPTEs of PAE paging are registers, no cache.
+  const highest = t.top === 3 ? 2 : t.top;
+  for (let level = Math.max(lowest, 2); level <= highest; level++) {
+    const bank = tlb.structures[level];
+    if (bank === null) continue;
+    const keyLo = structureLo(level, lo, hi, large);
+    const keyHi = structureHi(level, hi);
+    if (bank.find(keyLo, keyHi, tlb.context, tlb.context) >= 0) continue;
+    const o = bank.insert(keyLo, keyHi, tlb.context);
+    for (let i = 0; i < 4; i++) bank.data[o + i] = x.path[(level << 2) + i];
+    bank.data[o + T_LEVEL] = level;
+    bank.data[o + T_VA_LO] = lo;
+    bank.data[o + T_VA_HI] = hi;
+    bank.data[o + T_CONTEXT] = tlb.context;
+  }
 }
 
 /** Remembers that the entry needs `flags`; returns the new number of remembered words. */
@@ -202,8 +265,8 @@ export function setFlags(x: WalkContext, lo: number, hi: number, flags: number):
   if (x.recorder !== null) x.recorder.wrote(lo, hi, words[word], words[word | 1]);
 }
 
-/** The protection-key rule that forbids the access, 0 if none. SDM vol. 3A 4.6.2. */
-function keyRule(g: PagingState, access: number, rights: number, key: number): number {
+/** The protection-key rule that forbids the access, 0 if none. SDM vol. 3A, "Protection Keys". */
+export function keyRule(g: PagingState, access: number, rights: number, key: number): number {
   const { keys, wp } = g.tables;
   const type = access & ACC_TYPE;
   if (type === ACC_FETCH) return 0;
@@ -289,4 +352,3 @@ function explainAccess(x: WalkContext, g: PagingState, access: number, rights: n
     recorder.decided(user ? RULE_PKRU_WD : RULE_PKRS_WD, broken === 0, `${by}, CR0.WP=${g.tables.wp ? 1 : 0}`);
   }
 }
-

@@ -6,8 +6,17 @@ import {
   EPT_MISCONFIG, NON_CANONICAL, GP_PDPTE, STATUS_NAMES,
 } from './access'; // prettier-ignore
 import { RULES, type RuleId } from './rules';
+import type { TlbKind } from './tlb';
 import type { Translator } from './translate';
-import { join64, type WalkCheck, type WalkRecorder, type WalkStep, type WalkTable, type WalkVerdict, type WhyRecord } from './why';
+import {
+  join64,
+  type WalkCheck,
+  type WalkRecorder,
+  type WalkStep,
+  type WalkTable,
+  type WalkVerdict,
+  type WhyRecord,
+} from './why';
 
 const hex = (v: bigint | number) => `0x${v.toString(16)}`;
 
@@ -24,7 +33,7 @@ export function accessText(access: number): string {
 
 /** A recorder that keeps the last translation as a {@link WhyRecord}. */
 export class WhyRecorder implements WalkRecorder {
-  record: WhyRecord = { access: { text: '' }, steps: [], checked: [], verdict: { kind: 'ok', text: '' } };
+  record: WhyRecord = { access: { text: '' }, steps: [], cached: [], checked: [], verdict: { kind: 'ok', text: '' } };
 
   constructor(private readonly translator: Translator) {}
 
@@ -33,6 +42,7 @@ export class WhyRecorder implements WalkRecorder {
     this.record = {
       access: { text: accessText(access), ...(gvaValid ? { gva: address } : { gpa: address }) },
       steps: [],
+      cached: [],
       checked: [],
       verdict: { kind: 'ok', text: 'not finished' },
     };
@@ -64,6 +74,10 @@ export class WhyRecorder implements WalkRecorder {
     };
     if (table !== 'guest') step.forLevel = forLevel;
     this.record.steps.push(step);
+  }
+
+  cached(kind: TlbKind, level: number, lo: number, hi: number, targetLo: number, targetHi: number): void {
+    this.record.cached.push({ kind, level, address: join64(lo, hi), target: join64(targetLo, targetHi) });
   }
 
   checked(rule: number, ok: boolean, by: string): void {

@@ -3,6 +3,7 @@
  */
 import type { RuleId } from './rules';
 import { ruleOf } from './rules';
+import type { TlbKind } from './tlb';
 
 /** The kind of table that a step reads. `shadow` is for tables that KVM made in place of the guest's; hardware reads them as `guest`. */
 export type WalkTable = 'guest' | 'ept' | 'npt' | 'sppt' | 'shadow';
@@ -62,6 +63,16 @@ export interface WalkVerdict {
   text: string;
 }
 
+/** A remembered translation that was used in place of reading tables. */
+export interface CachedStep {
+  kind: TlbKind;
+  /** Level of the entry that it stands for. */
+  level: number;
+  address: bigint;
+  /** Page: its host-physical address. Paging structure: the next table, in the guest's terms. */
+  target: bigint;
+}
+
 /** A whole walk. */
 export interface WhyRecord {
   access: {
@@ -71,6 +82,8 @@ export interface WhyRecord {
     gpa?: bigint;
   };
   steps: WalkStep[];
+  /** Translations that came from the TLB or a paging-structure cache. */
+  cached: CachedStep[];
   /** Checks that are about no single entry: canonical form, access rights of the whole mapping. */
   checked: WalkCheck[];
   verdict: WalkVerdict;
@@ -96,6 +109,8 @@ export interface WalkRecorder {
     size: 4 | 8,
     forLevel: number,
   ): void;
+  /** A remembered translation took the place of a walk, or of its first steps. Address that it covers, and where it leads. */
+  cached(kind: TlbKind, level: number, lo: number, hi: number, targetLo: number, targetHi: number): void;
   /** A check of the entry last read. */
   checked(rule: number, ok: boolean, by: string): void;
   /** A check of the mapping as a whole. */
@@ -123,8 +138,14 @@ export function formatWhy(record: WhyRecord): string[] {
       lines.push(`${indent}${c.ok ? 'ok  ' : 'FAIL'} ${c.rule}${by}${c.ok ? '' : `: ${ruleOf(c.rule).sentence}`}`);
     }
   };
+  for (const c of record.cached) {
+    const what =
+      c.kind === 'page' ? 'TLB' : c.kind === 'paging-structure' ? 'paging-structure cache' : 'guest-physical mapping';
+    lines.push(`  ${what}, level ${c.level}: ${hex(c.address)} -> ${hex(c.target)}, no table read`);
+  }
   for (const s of record.steps) {
-    const inner = s.forLevel === undefined ? '' : s.forLevel === 0 ? ' for the final address' : ` for guest level ${s.forLevel}`;
+    const inner =
+      s.forLevel === undefined ? '' : s.forLevel === 0 ? ' for the final address' : ` for guest level ${s.forLevel}`;
     const indent = s.forLevel === undefined ? '  ' : '    ';
     const host = s.space === 'gpa' && s.hostAddress !== s.entryAddress ? ` (hpa ${hex(s.hostAddress)})` : '';
     const written = s.written === undefined ? '' : `, written back as ${hex(s.written)}`;
