@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../../../scripts/vscode-server';
 import { openWorkbench, type Workbench } from '../harness';
@@ -26,6 +28,21 @@ describe('the VS Code harness', () => {
       }),
       /no such slot/,
     );
+  });
+
+  it('listens on the loopback address and no other', async function () {
+    const port = Number(new URL(workbench.page.url()).port);
+    const others = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).filter((item) => !item.internal));
+    if (others.length === 0) this.skip();
+    for (const { address, scopeid } of others) {
+      const host = scopeid ? `${address}%${scopeid}` : address;
+      const answer = await new Promise<string>((done) => {
+        const socket = connect({ host, port, timeout: 2000 }, () => done('connected'));
+        socket.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? 'error'));
+        socket.once('timeout', () => done('timeout'));
+      });
+      assert.notEqual(answer, 'connected', `the server answers at ${address}`);
+    }
   });
 
   it('opens with the settings that were asked for', async () => {
