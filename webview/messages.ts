@@ -153,9 +153,4 @@ export interface OpenMemoryMessage {
 
 export type FromRolesView = ReadyMessage | SelectThreadMessage | CopyMessage | DecodeMessage;
 export type FromTablesView =
-  | ReadyMessage
-  | SelectThreadMessage
-  | TableRequestMessage
-  | CopyMessage
-  | DecodeMessage
-  | OpenMemoryMessage;
+  ReadyMessage | SelectThreadMessage | TableRequestMessage | CopyMessage | DecodeMessage | OpenMemoryMessage;

@@ -12,7 +12,9 @@ const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 interface Contributes {
   commands: { command: string }[];
   menus: Record<string, { command: string }[]>;
-  debuggers: { configurationAttributes: { launch: { properties: Record<string, { markdownDescription?: string }> } } }[];
+  debuggers: {
+    configurationAttributes: { launch: { properties: Record<string, { markdownDescription?: string }> } };
+  }[];
   walkthroughs: { steps: { description: string; media: { markdown: string } }[] }[];
   languages: { configuration: string; icon: { light: string } }[];
   grammars: { path: string }[];
@@ -70,6 +72,7 @@ describe('package.json', () => {
   });
 
   it('activates for its panels, so that they come back after a reload', () => {
-    for (const type of Object.values(VIEW_TYPES)) assert.ok(MANIFEST.activationEvents.includes(`onWebviewPanel:${type}` as never), type);
+    for (const type of Object.values(VIEW_TYPES))
+      assert.ok(MANIFEST.activationEvents.includes(`onWebviewPanel:${type}` as never), type);
   });
 });

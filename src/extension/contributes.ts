@@ -40,7 +40,11 @@ const MENUS = {
   ],
   'editor/title': [
     { command: 'mmuscope.openTables', when: `${onScenario} && inDebugMode && ${inSession}`, group: 'navigation@8' },
-    { command: 'mmuscope.openRoleDecoder', when: `${onScenario} && inDebugMode && ${inSession}`, group: 'navigation@9' },
+    {
+      command: 'mmuscope.openRoleDecoder',
+      when: `${onScenario} && inDebugMode && ${inSession}`,
+      group: 'navigation@9',
+    },
   ],
   'editor/context': [{ command: 'mmuscope.decodeValue', when: onScenario, group: 'z_commands' }],
   'debug/variables/context': variableMenu(),
@@ -79,7 +83,8 @@ const CONFIGURATION = {
       default: 'intel',
       enum: ['intel', 'amd'],
       enumDescriptions: ['Intel: EPT, VMX exit qualifications', 'AMD: NPT, EXITINFO1'],
-      markdownDescription: 'Vendor of the host processor by which sptes and exit codes are read while no debug session runs.',
+      markdownDescription:
+        'Vendor of the host processor by which sptes and exit codes are read while no debug session runs.',
     },
     'mmuscope.defaultHostPhysicalBits': {
       order: 3,
@@ -128,7 +133,13 @@ const SNIPPETS = [
   {
     label: 'MMU Scope: Debug the open scenario',
     description: 'Debugs the .mmu file of the active editor, from its first statement',
-    body: { type: DEBUG_TYPE, request: 'launch', name: 'Debug the open scenario', program: '^"\\${file}"', stopOnEntry: true },
+    body: {
+      type: DEBUG_TYPE,
+      request: 'launch',
+      name: 'Debug the open scenario',
+      program: '^"\\${file}"',
+      stopOnEntry: true,
+    },
   },
   {
     label: 'MMU Scope: Trace a scenario',
@@ -236,7 +247,8 @@ export const MANIFEST = {
   capabilities: {
     untrustedWorkspaces: {
       supported: true,
-      description: 'Scenarios run in a simulator inside the extension: nothing of the workspace is executed on this machine.',
+      description:
+        'Scenarios run in a simulator inside the extension: nothing of the workspace is executed on this machine.',
     },
     virtualWorkspaces: {
       supported: true,

@@ -61,7 +61,12 @@ export abstract class ViewPanel<ToView extends { readonly type: string }, FromVi
     }
     const { viewType, title } = this.kind;
     this.adopt(
-      vscode.window.createWebviewPanel(viewType, title, { viewColumn: vscode.ViewColumn.Beside, preserveFocus }, { enableFindWidget: true }),
+      vscode.window.createWebviewPanel(
+        viewType,
+        title,
+        { viewColumn: vscode.ViewColumn.Beside, preserveFocus },
+        { enableFindWidget: true },
+      ),
     );
   }
 

@@ -1,6 +1,13 @@
 /** The extension's end of the Role Decoder. */
 import * as vscode from 'vscode';
-import { FROM_VIEW, TO_VIEW, VIEW_TYPES, type FromRolesView, type ShowWordMessage, type ToRolesView } from '../../webview/messages';
+import {
+  FROM_VIEW,
+  TO_VIEW,
+  VIEW_TYPES,
+  type FromRolesView,
+  type ShowWordMessage,
+  type ToRolesView,
+} from '../../webview/messages';
 import type { PanelContext } from './panels';
 import { ViewPanel } from './panels';
 import type { Session } from './sessions';

@@ -68,7 +68,8 @@ export class Sessions implements vscode.DebugAdapterTrackerFactory, vscode.Dispo
       }),
       vscode.debug.onDidChangeActiveStackItem((item) => {
         const session = item && this.byId.get(item.session.id);
-        if (session === undefined || item === undefined || !('threadId' in item) || session.threadId === item.threadId) return;
+        if (session === undefined || item === undefined || !('threadId' in item) || session.threadId === item.threadId)
+          return;
         session.threadId = item.threadId;
         if (session === this.current && session.stopped) this.changed.fire(session);
       }),
@@ -90,10 +91,17 @@ export class Sessions implements vscode.DebugAdapterTrackerFactory, vscode.Dispo
     const session = new Session(debug);
     this.byId.set(debug.id, session);
     return {
-      onDidSendMessage: (message: { type?: string; event?: string; command?: string; success?: boolean; body?: unknown }) => {
+      onDidSendMessage: (message: {
+        type?: string;
+        event?: string;
+        command?: string;
+        success?: boolean;
+        body?: unknown;
+      }) => {
         if (message.type === 'event') this.hear(session, message.event ?? '', message.body);
         // The user changed a register or memory: what views show is no longer so.
-        const writes = message.command === 'setVariable' || message.command === 'setExpression' || message.command === 'writeMemory';
+        const writes =
+          message.command === 'setVariable' || message.command === 'setExpression' || message.command === 'writeMemory';
         if (message.type === 'response' && message.success === true && writes) void this.refresh(session);
       },
     };

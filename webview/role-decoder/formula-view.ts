@@ -27,7 +27,11 @@ export function piecesOf(formula: Formula, inputs: Inputs): readonly Piece[] {
     if (/^[A-Za-z_]/.test(name) && name !== 'max' && !VALUED.has(name)) {
       const value = inputs[name];
       const wanted = negated ? 0 : 1;
-      pieces.push({ text: `${name}=${wanted}`, condition: true, holds: value === undefined ? undefined : value === wanted });
+      pieces.push({
+        text: `${name}=${wanted}`,
+        condition: true,
+        holds: value === undefined ? undefined : value === wanted,
+      });
     } else if (VALUED.has(name)) {
       const value = inputs[name];
       plain(value === undefined ? name : `${name} (${value})`);

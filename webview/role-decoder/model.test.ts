@@ -57,7 +57,12 @@ describe('where role bits come from', () => {
   it('knows smep_andnot_wp up to v7.1 and cr4_smep from v7.2', () => {
     const inputs = { ...LONG64, 'CR4.SMEP': 1, 'CR0.WP': 0 };
     assert.equal(originsOf('v6.1', 'cpu_role', 'tdp').get('base.smep_andnot_wp')?.evaluate(inputs), 1);
-    assert.equal(originsOf('v6.1', 'cpu_role', 'tdp').get('base.smep_andnot_wp')?.evaluate({ ...inputs, 'CR0.WP': 1 }), 0);
+    assert.equal(
+      originsOf('v6.1', 'cpu_role', 'tdp')
+        .get('base.smep_andnot_wp')
+        ?.evaluate({ ...inputs, 'CR0.WP': 1 }),
+      0,
+    );
     assert.equal(originsOf('v7.3', 'cpu_role', 'tdp').get('base.cr4_smep')?.evaluate(inputs), 1);
     assert.equal(originsOf('v7.3', 'root_role', 'tdp').get('access')?.evaluate({}), 15);
   });

@@ -164,13 +164,20 @@ export function wordText(column: Column, word: bigint): string {
  * @throws WordError in one sentence that says what to type.
  */
 export function parseWord(column: Column, text: string): bigint {
-  const digits = text.trim().replace(/^0x/i, '').replace(/[\s_'`]/g, '');
+  const digits = text
+    .trim()
+    .replace(/^0x/i, '')
+    .replace(/[\s_'`]/g, '');
   if (!/^[0-9a-f]+$/i.test(digits)) {
-    throw new WordError(`'${text.trim()}' is not a hexadecimal number: type ${column.name} as 0x${'0'.repeat(column.bits / 4)}`);
+    throw new WordError(
+      `'${text.trim()}' is not a hexadecimal number: type ${column.name} as 0x${'0'.repeat(column.bits / 4)}`,
+    );
   }
   const word = BigInt(`0x${digits}`);
   if (word >> BigInt(column.bits) !== 0n) {
-    throw new WordError(`0x${word.toString(16)} has more than the ${column.bits} bits of ${column.name} in this kernel`);
+    throw new WordError(
+      `0x${word.toString(16)} has more than the ${column.bits} bits of ${column.name} in this kernel`,
+    );
   }
   return word;
 }

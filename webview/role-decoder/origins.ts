@@ -228,7 +228,15 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
 
 /** base_role up to v4.19: level, direct and access are filled in when a page is looked up. */
 function baseRoleTexts(use: MmuUse): Texts {
-  const zero = { quadrant: '0', pad_for_nice_hex_output: '0', invalid: '0', level: '0', direct: '0', access: '0', spp: '0' };
+  const zero = {
+    quadrant: '0',
+    pad_for_nice_hex_output: '0',
+    invalid: '0',
+    level: '0',
+    direct: '0',
+    access: '0',
+    spp: '0',
+  };
   if (use === 'tdp') {
     const none = { cr4_pae: '0', nxe: '0', cr0_wp: '0', smep_andnot_wp: '0', smap_andnot_wp: '0' };
     return { ...zero, ...none, ad_disabled: '!ad_enabled', ...USE_EXCEPT_WALK };

@@ -9,7 +9,14 @@ import { live } from 'lit/directives/live.js';
 import type { RolesBody } from '../../src/adapter/protocol';
 import { KERNEL_ERAS, parseKernel } from '../../src/words/kernels';
 import { bitSpan } from '../../src/words/word';
-import { FROM_VIEW, TO_VIEW, type FromRolesView, type SessionInfo, type ShowWordMessage, type ToRolesView } from '../messages';
+import {
+  FROM_VIEW,
+  TO_VIEW,
+  type FromRolesView,
+  type SessionInfo,
+  type ShowWordMessage,
+  type ToRolesView,
+} from '../messages';
 import { connect } from '../shared/host';
 import { icon } from '../shared/icons';
 import { moveFocus, settleTabStop } from '../shared/roving';
@@ -111,7 +118,8 @@ export class RoleDecoder extends LitElement {
   private follow(session: SessionInfo | null, defaultKernel: string): void {
     const other = session !== null && session.id !== this.session?.id;
     if (session !== null) this.session = session;
-    else if (this.session !== null) this.session = { ...this.session, stopped: false, reason: 'The session has ended; these are its last words.' };
+    else if (this.session !== null)
+      this.session = { ...this.session, stopped: false, reason: 'The session has ended; these are its last words.' };
     if (other) {
       this.body = null;
       this.previous = {};
@@ -131,7 +139,8 @@ export class RoleDecoder extends LitElement {
     this.edited = false;
     this.typed = {};
     if (!this.ownKernel) this.kernel = known(body.kernel);
-    if (!body.mmus.some((m) => m.name === this.mmu)) this.mmu = (body.mmus.find((m) => m.active) ?? body.mmus[0])?.name ?? 'root_mmu';
+    if (!body.mmus.some((m) => m.name === this.mmu))
+      this.mmu = (body.mmus.find((m) => m.active) ?? body.mmus[0])?.name ?? 'root_mmu';
     this.takeMmu();
     this.previous = before;
   }
@@ -157,7 +166,10 @@ export class RoleDecoder extends LitElement {
     const number = BigInt(value);
     const columns = this.columns();
     const fits = (c: Column): boolean => number >> BigInt(c.bits) === 0n;
-    const column = columns.find((c) => c.name === word && fits(c)) ?? columns.find((c) => c.bits === 32 && fits(c)) ?? columns.find(fits);
+    const column =
+      columns.find((c) => c.name === word && fits(c)) ??
+      columns.find((c) => c.bits === 32 && fits(c)) ??
+      columns.find(fits);
     if (column === undefined) this.problem = `${value} has more bits than any role word of ${this.kernel}.`;
     else this.edit(column, number);
   }
@@ -187,7 +199,10 @@ export class RoleDecoder extends LitElement {
     try {
       this.edit(column, parseWord(column, text));
     } catch (error) {
-      this.typed = { ...this.typed, [column.name]: { text, problem: String(error instanceof Error ? error.message : error) } };
+      this.typed = {
+        ...this.typed,
+        [column.name]: { text, problem: String(error instanceof Error ? error.message : error) },
+      };
     }
   }
 
@@ -249,7 +264,19 @@ export class RoleDecoder extends LitElement {
         Object.entries(from).flatMap(([name, word]) => (word === undefined ? [] : [[name, `0x${word.toString(16)}`]])),
       );
     const { session, body, mmu, kernel, ownKernel, use, inputs, edited, show } = this;
-    host.save({ session, body, mmu, kernel, ownKernel, use, inputs, edited, show, words: words(this.words), previous: words(this.previous) });
+    host.save({
+      session,
+      body,
+      mmu,
+      kernel,
+      ownKernel,
+      use,
+      inputs,
+      edited,
+      show,
+      words: words(this.words),
+      previous: words(this.previous),
+    });
   }
 
   // ---- what is seen ---------------------------------------------------------------------------------------------
@@ -277,40 +304,49 @@ export class RoleDecoder extends LitElement {
           ${this.edited && session !== null ? html`<span class="tag">edited</span>` : nothing}</span
         >
         <span class="why"
-          >${session === null
-            ? 'Type a role word, turn its bits over, or turn registers over.'
-            : (session.reason ?? 'Runs; these are the words of its last stop.')}</span
+          >${
+            session === null
+              ? 'Type a role word, turn its bits over, or turn registers over.'
+              : (session.reason ?? 'Runs; these are the words of its last stop.')
+          }</span
         >
       </div>
-      ${session !== null && session.threads.length > 1
-        ? html`<span class="choice"
-            ><span id="vcpu">vCPU</span>
-            <vscode-single-select
-              aria-labelledby="vcpu"
-              .value=${String(body?.threadId ?? session.threadId)}
-              @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
-            >
-              ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === thread?.id}>${t.name}</vscode-option>`)}
-            </vscode-single-select></span
-          >`
-        : nothing}
-      ${body !== null && body.mmus.length > 1
-        ? html`<span class="choice"
-            ><span id="mmu">MMU</span>
-            <vscode-single-select
-              aria-labelledby="mmu"
-              .value=${this.mmu}
-              @change=${(e: Event) => {
-                this.mmu = valueOf(e);
-                this.takeMmu();
-              }}
-            >
-              ${body.mmus.map(
-                (m) => html`<vscode-option value=${m.name} ?selected=${m.name === this.mmu}>${m.name}${m.active ? ' (in use)' : ''}</vscode-option>`,
-              )}
-            </vscode-single-select></span
-          >`
-        : nothing}
+      ${
+        session !== null && session.threads.length > 1
+          ? html`<span class="choice"
+              ><span id="vcpu">vCPU</span>
+              <vscode-single-select
+                aria-labelledby="vcpu"
+                .value=${String(body?.threadId ?? session.threadId)}
+                @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
+              >
+                ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === thread?.id}>${t.name}</vscode-option>`)}
+              </vscode-single-select></span
+            >`
+          : nothing
+      }
+      ${
+        body !== null && body.mmus.length > 1
+          ? html`<span class="choice"
+              ><span id="mmu">MMU</span>
+              <vscode-single-select
+                aria-labelledby="mmu"
+                .value=${this.mmu}
+                @change=${(e: Event) => {
+                  this.mmu = valueOf(e);
+                  this.takeMmu();
+                }}
+              >
+                ${body.mmus.map(
+                  (m) =>
+                    html`<vscode-option value=${m.name} ?selected=${m.name === this.mmu}
+                      >${m.name}${m.active ? ' (in use)' : ''}</vscode-option
+                    >`,
+                )}
+              </vscode-single-select></span
+            >`
+          : nothing
+      }
       <span class="choice"
         ><span id="kernel">Kernel</span>
         <vscode-single-select
@@ -322,7 +358,9 @@ export class RoleDecoder extends LitElement {
         >
           ${kernelsToOffer(this.kernel, body?.kernel).map(
             ({ id, title }) =>
-              html`<vscode-option value=${id} description=${title} ?selected=${id === this.kernel}>${id}</vscode-option>`,
+              html`<vscode-option value=${id} description=${title} ?selected=${id === this.kernel}
+                >${id}</vscode-option
+              >`,
           )}
         </vscode-single-select></span
       >
@@ -336,7 +374,9 @@ export class RoleDecoder extends LitElement {
         >
           ${Object.entries(MMU_USES).map(
             ([id, title]) =>
-              html`<vscode-option value=${id} description=${title} ?selected=${id === this.use}>${title.split(':')[0] === 'nested' ? id : title.split(':')[0]}</vscode-option>`,
+              html`<vscode-option value=${id} description=${title} ?selected=${id === this.use}
+                >${title.split(':')[0] === 'nested' ? id : title.split(':')[0]}</vscode-option
+              >`,
           )}
         </vscode-single-select></span
       >
@@ -375,12 +415,18 @@ export class RoleDecoder extends LitElement {
       >
         ${icon('copy')}
       </button>
-      ${typed === undefined
-        ? html`<span class="summary mono">${word === undefined ? 'unknown' : summaryOf(column, word)}</span>`
-        : html`<span class="summary wrong" role="alert">${typed.problem}</span>`}
-      ${stray === 0n
-        ? nothing
-        : html`<span class="summary wrong">${icon('reserved')} bits 0x${stray.toString(16)} belong to no field of this kernel</span>`}
+      ${
+        typed === undefined
+          ? html`<span class="summary mono">${word === undefined ? 'unknown' : summaryOf(column, word)}</span>`
+          : html`<span class="summary wrong" role="alert">${typed.problem}</span>`
+      }
+      ${
+        stray === 0n
+          ? nothing
+          : html`<span class="summary wrong"
+              >${icon('reserved')} bits 0x${stray.toString(16)} belong to no field of this kernel</span
+            >`
+      }
     </div>`;
   }
 
@@ -409,7 +455,8 @@ export class RoleDecoder extends LitElement {
         ${lines.map((line, y) => {
           const first = lines.findIndex((l) => l.half === line.half) === y;
           return html`
-            ${first ? this.renderScale(line.half, rows) : nothing} ${this.renderLine(line.column, line.half, line.shift, y, rows)}
+            ${first ? this.renderScale(line.half, rows) : nothing}
+            ${this.renderLine(line.column, line.half, line.shift, y, rows)}
           `;
         })}
       </div>
@@ -419,7 +466,8 @@ export class RoleDecoder extends LitElement {
 
   private renderHint(): TemplateResult {
     return html`<span class="muted"
-      >Point at a bit to see what it is; click it, or press Space, to turn it over. A dot: changed since the last stop.</span
+      >Point at a bit to see what it is; click it, or press Space, to turn it over. A dot: changed since the last
+      stop.</span
     >`;
   }
 
@@ -447,14 +495,22 @@ export class RoleDecoder extends LitElement {
       <div class="line scale" role="presentation">
         <span class="name"></span>
         ${[7, 6, 5, 4, 3, 2, 1, 0].map(
-          (n) => html`<span class="nibble"><span>${n * 4 + 3}</span><span></span><span></span><span>${n * 4}</span></span>`,
+          (n) =>
+            html`<span class="nibble"><span>${n * 4 + 3}</span><span></span><span></span><span>${n * 4}</span></span>`,
         )}
       </div>`;
   }
 
-  private renderLine(column: Column, half: 'base' | 'ext', shift: number, y: number, rows: readonly Row[]): TemplateResult {
+  private renderLine(
+    column: Column,
+    half: 'base' | 'ext',
+    shift: number,
+    y: number,
+    rows: readonly Row[],
+  ): TemplateResult {
     const word = this.words[column.name];
-    const index = (bit: number): Row | undefined => rows.find((r) => r.half === half && bit >= r.lsb && bit < r.lsb + r.width);
+    const index = (bit: number): Row | undefined =>
+      rows.find((r) => r.half === half && bit >= r.lsb && bit < r.lsb + r.width);
     return html`<div class="line" role="row">
       <span class="name mono" role="rowheader">${column.name}</span>
       ${[7, 6, 5, 4, 3, 2, 1, 0].map((n) => {
@@ -471,7 +527,14 @@ export class RoleDecoder extends LitElement {
   }
 
   /** One square. `place` is the bit in its word, `bit` in its half. */
-  private renderBit(column: Column, place: number, bit: number, row: Row | undefined, y: number, x: number): TemplateResult {
+  private renderBit(
+    column: Column,
+    place: number,
+    bit: number,
+    row: Row | undefined,
+    y: number,
+    x: number,
+  ): TemplateResult {
     const word = this.words[column.name];
     const value = word === undefined ? undefined : Number((word >> BigInt(place)) & 1n);
     const changed = ((this.changedBits(column) >> BigInt(place)) & 1n) === 1n;
@@ -524,7 +587,11 @@ export class RoleDecoder extends LitElement {
         <div class="group" role="group" aria-label="Fields to show">
           ${(Object.keys(SHOWS) as Show[]).map(
             (show) =>
-              html`<button class="tool" aria-pressed=${this.show === show ? 'true' : 'false'} @click=${() => (this.show = show)}>
+              html`<button
+                class="tool"
+                aria-pressed=${this.show === show ? 'true' : 'false'}
+                @click=${() => (this.show = show)}
+              >
                 ${SHOWS[show]}${show === 'different' ? html`<span class="count">${differing}</span>` : nothing}
               </button>`,
           )}
@@ -543,9 +610,15 @@ export class RoleDecoder extends LitElement {
         </thead>
         <tbody @pointerleave=${() => (this.at = null)}>
           ${visible.map((row, i) => html`${visible[i - 1]?.half === row.half ? nothing : this.renderHalf(columns, row.half)} ${this.renderRow(columns, row)}`)}
-          ${visible.length === 0
-            ? html`<tr><td class="muted empty" colspan="9">${this.show === 'set' ? 'No bit is set.' : 'No field differs.'}</td></tr>`
-            : nothing}
+          ${
+            visible.length === 0
+              ? html`<tr>
+                  <td class="muted empty" colspan="9">
+                    ${this.show === 'set' ? 'No bit is set.' : 'No field differs.'}
+                  </td>
+                </tr>`
+              : nothing
+          }
         </tbody>
       </table>
     </section>`;
@@ -555,7 +628,10 @@ export class RoleDecoder extends LitElement {
     const union = half === 'base' ? 'union kvm_mmu_page_role' : 'union kvm_mmu_extended_role';
     const about = half === 'base' ? 'what a shadow page is' : 'when a context must be rebuilt';
     return html`<tr class="half">
-      <th colspan="9" scope="rowgroup"><b>${columns.some((c) => c.bits === 64) ? half : 'word'}</b> <span class="mono">${union}</span> <span>${about}</span></th>
+      <th colspan="9" scope="rowgroup">
+        <b>${columns.some((c) => c.bits === 64) ? half : 'word'}</b> <span class="mono">${union}</span>
+        <span>${about}</span>
+      </th>
     </tr>`;
   }
 
@@ -568,9 +644,13 @@ export class RoleDecoder extends LitElement {
       <td class="span mono muted">${bitSpan(row)}</td>
       <th class="mono" scope="row" title=${row.meaning}>${row.name}</th>
       ${row.cells.map((cell) => this.renderCell(cell))}
-      ${columns.length > 1
-        ? html`<td class="mark">${row.differs ? html`<span title="The words differ here" role="img" aria-label="differs">≠</span>` : nothing}</td>`
-        : nothing}
+      ${
+        columns.length > 1
+          ? html`<td class="mark">
+              ${row.differs ? html`<span title="The words differ here" role="img" aria-label="differs">≠</span>` : nothing}
+            </td>`
+          : nothing
+      }
       <td class="from">${this.renderOrigins(row)}</td>
     </tr>`;
   }
@@ -600,7 +680,8 @@ export class RoleDecoder extends LitElement {
   private renderOrigins(row: Row): TemplateResult | readonly TemplateResult[] | typeof nothing {
     const cells = row.cells.filter((c): c is Cell => c?.origin !== undefined);
     const texts = new Set(cells.map((c) => c.origin?.text));
-    if (cells.length === 0) return html`<span class="muted">${row.cells.find((c) => c !== undefined)?.field.from ?? nothing}</span>`;
+    if (cells.length === 0)
+      return html`<span class="muted">${row.cells.find((c) => c !== undefined)?.field.from ?? nothing}</span>`;
     if (texts.size === 1 && cells[0] !== undefined) return this.renderOrigin(cells[0]);
     return cells.map((c) => html`<div><span class="who">${c.column.name}</span>${this.renderOrigin(c)}</div>`);
   }

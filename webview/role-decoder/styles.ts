@@ -4,7 +4,6 @@ import { css, unsafeCSS } from 'lit';
 export const RULER = { name: 76, gap: 5, square: 20 } as const;
 const px = (n: number): ReturnType<typeof unsafeCSS> => unsafeCSS(`${n}px`);
 
-
 export const styles = css`
   :host {
     display: flex;

@@ -75,7 +75,13 @@ describe('the rows of the Tables view', () => {
   });
 
   it('writes sizes as whole units', () => {
-    assert.deepEqual([4096n, 2n << 20n, 1n << 30n, 512n << 30n, 1536n].map(sizeText), ['4 KiB', '2 MiB', '1 GiB', '512 GiB', '1536 B']);
+    assert.deepEqual([4096n, 2n << 20n, 1n << 30n, 512n << 30n, 1536n].map(sizeText), [
+      '4 KiB',
+      '2 MiB',
+      '1 GiB',
+      '512 GiB',
+      '1536 B',
+    ]);
   });
 });
 
@@ -83,7 +89,10 @@ describe('following the stops', () => {
   const body = (...roots: RootView[]) => ({ threadId: 1, roots });
 
   it('starts with the second stage in use', () => {
-    assert.equal(rootAfterStop(null, body(root('cr3', 'guest', true), root('as1', 'ept', false), root('as0', 'ept', true)))?.id, 'as0');
+    assert.equal(
+      rootAfterStop(null, body(root('cr3', 'guest', true), root('as1', 'ept', false), root('as0', 'ept', true)))?.id,
+      'as0',
+    );
     assert.equal(rootAfterStop(null, body(root('cr3', 'guest', true)))?.id, 'cr3');
     assert.equal(rootAfterStop(null, body()), null);
   });
@@ -99,7 +108,10 @@ describe('following the stops', () => {
   });
 
   it('takes another root of the kind when the one it showed is gone', () => {
-    assert.equal(rootAfterStop(root('cr3-1', 'guest', true), body(root('cr3-2', 'guest', true), root('as0', 'ept', true)))?.id, 'cr3-2');
+    assert.equal(
+      rootAfterStop(root('cr3-1', 'guest', true), body(root('cr3-2', 'guest', true), root('as0', 'ept', true)))?.id,
+      'cr3-2',
+    );
   });
 
   const step = (table: string, level: number, index: number) => ({ table, level, index }) as WhyStepView;

@@ -1,5 +1,13 @@
 /** What the Tables view shows, without the showing: which rows, what kind each is, where to go next. Pure functions over JSON. */
-import type { RootView, RowMark, RootsBody, TableBody, TableKind, TableRow, WhyStepView } from '../../src/adapter/protocol';
+import type {
+  RootView,
+  RowMark,
+  RootsBody,
+  TableBody,
+  TableKind,
+  TableRow,
+  WhyStepView,
+} from '../../src/adapter/protocol';
 
 /** Which rows to show. */
 export type RowFilter = 'all' | 'present' | 'mmio' | 'changed';
@@ -117,7 +125,9 @@ export function sizeText(bytes: bigint): string {
 export function mmioText(mmio: NonNullable<TableRow['mmio']>): string {
   const generation = mmio.generation === null ? '' : `, generation ${BigInt(mmio.generation)}`;
   const stale =
-    mmio.generation !== null && mmio.currentGeneration !== null && BigInt(mmio.generation) !== BigInt(mmio.currentGeneration)
+    mmio.generation !== null &&
+    mmio.currentGeneration !== null &&
+    BigInt(mmio.generation) !== BigInt(mmio.currentGeneration)
       ? ` (now ${BigInt(mmio.currentGeneration)})`
       : '';
   return `gfn ${mmio.gfn}${mmio.access === '' ? '' : ` ${mmio.access}`}${generation}${stale}`;

@@ -9,7 +9,14 @@ import { classMap } from 'lit/directives/class-map.js';
 import { live } from 'lit/directives/live.js';
 import { repeat } from 'lit/directives/repeat.js';
 import type { RootView, RootsBody, TableBody, TableRow, WhyView } from '../../src/adapter/protocol';
-import { FROM_VIEW, TO_VIEW, type FromTablesView, type GoToMessage, type SessionInfo, type ToTablesView } from '../messages';
+import {
+  FROM_VIEW,
+  TO_VIEW,
+  type FromTablesView,
+  type GoToMessage,
+  type SessionInfo,
+  type ToTablesView,
+} from '../messages';
 import { connect } from '../shared/host';
 import { icon, type IconName } from '../shared/icons';
 import { shared } from '../shared/styles';
@@ -41,7 +48,12 @@ interface Saved {
   readonly follow: boolean;
 }
 
-const FILTERS: Readonly<Record<RowFilter, string>> = { all: 'All', present: 'Not empty', mmio: 'MMIO', changed: 'Changed' };
+const FILTERS: Readonly<Record<RowFilter, string>> = {
+  all: 'All',
+  present: 'Not empty',
+  mmio: 'MMIO',
+  changed: 'Changed',
+};
 
 const KIND_ICONS: Readonly<Record<RowKind, IconName | null>> = {
   stale: 'stale',
@@ -138,7 +150,11 @@ export class Tables extends LitElement {
   private followSession(session: SessionInfo | null): void {
     if (session === null) {
       if (this.session !== null) {
-        this.session = { ...this.session, stopped: false, reason: 'The session has ended; this is what it showed last.' };
+        this.session = {
+          ...this.session,
+          stopped: false,
+          reason: 'The session has ended; this is what it showed last.',
+        };
       }
       return;
     }
@@ -161,9 +177,11 @@ export class Tables extends LitElement {
       this.body = null;
       return;
     }
-    const fault = this.follow && this.why !== null ? placeOfWalk(this.why.steps, this.root.kind, this.root.level) : undefined;
+    const fault =
+      this.follow && this.why !== null ? placeOfWalk(this.why.steps, this.root.kind, this.root.level) : undefined;
     if (fault !== undefined) this.ask(this.root, fault.path, fault.index, true);
-    else if (this.root.kind === before?.kind && this.body !== null) this.ask(this.root, this.body.path, this.selected, true);
+    else if (this.root.kind === before?.kind && this.body !== null)
+      this.ask(this.root, this.body.path, this.selected, true);
     else this.ask(this.root, [], null, true);
   }
 
@@ -198,7 +216,11 @@ export class Tables extends LitElement {
     }
     this.pending = null;
     const wanted = (r: RootView): boolean =>
-      message.kind === undefined ? r.id === this.root?.id : message.kind === 'guest' ? r.kind === 'guest' : r.kind !== 'guest' && r.kind !== 'sppt';
+      message.kind === undefined
+        ? r.id === this.root?.id
+        : message.kind === 'guest'
+          ? r.kind === 'guest'
+          : r.kind !== 'guest' && r.kind !== 'sppt';
     const root = this.roots.find((r) => wanted(r) && r.current) ?? this.roots.find(wanted) ?? this.root;
     if (root !== null) this.askAddress(root, message.address);
   }
@@ -308,7 +330,10 @@ export class Tables extends LitElement {
 
   private onKey(event: KeyboardEvent): void {
     const rows = this.rows();
-    const at = Math.max(0, rows.findIndex((r) => r.index === this.selected));
+    const at = Math.max(
+      0,
+      rows.findIndex((r) => r.index === this.selected),
+    );
     const page = Math.max(1, Math.floor((this.scroller?.clientHeight ?? 0) / ROW_HEIGHT) - 1);
     const move = (to: number): void => {
       const row = rows[Math.max(0, Math.min(rows.length - 1, to))];
@@ -362,7 +387,10 @@ export class Tables extends LitElement {
         : this.session.stopped
           ? 'This stop has no page table: paging is off and KVM has made no root yet.'
           : 'The session runs. Tables are shown when it stops.';
-    return html`<div class="empty">${icon('table', 40)}<p>${text}</p></div>`;
+    return html`<div class="empty">
+      ${icon('table', 40)}
+      <p>${text}</p>
+    </div>`;
   }
 
   private renderHeader(): TemplateResult {
@@ -370,60 +398,70 @@ export class Tables extends LitElement {
     const thread = session?.threads.find((t) => t.id === this.threadId);
     return html`<header>
       <div class="status" role="status">
-        <span class="what">${session === null ? 'No debug session' : session.title}${thread === undefined ? nothing : html` · ${thread.name}`}</span>
-        <span class="why">${session === null ? '' : (session.reason ?? 'Runs; this is what its last stop showed.')}</span>
+        <span class="what"
+          >${session === null ? 'No debug session' : session.title}${thread === undefined ? nothing : html` · ${thread.name}`}</span
+        >
+        <span class="why"
+          >${session === null ? '' : (session.reason ?? 'Runs; this is what its last stop showed.')}</span
+        >
       </div>
-      ${session !== null && session.threads.length > 1
-        ? html`<span class="choice"
-            ><span id="vcpu">vCPU</span>
-            <vscode-single-select
-              aria-labelledby="vcpu"
-              .value=${String(this.threadId)}
-              @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
-            >
-              ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === this.threadId}>${t.name}</vscode-option>`)}
-            </vscode-single-select></span
-          >`
-        : nothing}
-      ${this.roots.length === 0
-        ? nothing
-        : html`<span class="choice grow"
-              ><span id="root">Tables</span>
+      ${
+        session !== null && session.threads.length > 1
+          ? html`<span class="choice"
+              ><span id="vcpu">vCPU</span>
               <vscode-single-select
-                class="root"
-                aria-labelledby="root"
-                .value=${this.root?.id ?? ''}
-                @change=${(e: Event) => {
-                  const root = this.roots.find((r) => r.id === valueOf(e));
-                  if (root !== undefined) this.ask(root, [], null);
-                }}
+                aria-labelledby="vcpu"
+                .value=${String(this.threadId)}
+                @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
               >
-                ${this.roots.map(
-                  (r) =>
-                    html`<vscode-option value=${r.id} ?selected=${r.id === this.root?.id}>${r.title}${r.current ? ' · in use' : ''}</vscode-option>`,
-                )}
+                ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === this.threadId}>${t.name}</vscode-option>`)}
               </vscode-single-select></span
-            >
-            <span class="choice"
-              ><span id="address">${this.root?.kind === 'guest' ? 'gva' : 'gpa'}</span>
-              <vscode-textfield
-                class="address"
-                aria-label="Go to address"
-                placeholder="0x…  go to (g)"
-                @keydown=${(e: KeyboardEvent) => {
-                  if (e.key === 'Enter') this.typeAddress(valueOf(e));
-                  if (e.key === 'Escape') this.scroller?.focus();
-                }}
-              ></vscode-textfield
-            ></span>
-            <button
-              class="tool"
-              aria-pressed=${this.follow ? 'true' : 'false'}
-              title="At each stop, go to the entry that the walk ended at"
-              @click=${() => (this.follow = !this.follow)}
-            >
-              ${icon('pin')} Follow faults
-            </button>`}
+            >`
+          : nothing
+      }
+      ${
+        this.roots.length === 0
+          ? nothing
+          : html`<span class="choice grow"
+                ><span id="root">Tables</span>
+                <vscode-single-select
+                  class="root"
+                  aria-labelledby="root"
+                  .value=${this.root?.id ?? ''}
+                  @change=${(e: Event) => {
+                    const root = this.roots.find((r) => r.id === valueOf(e));
+                    if (root !== undefined) this.ask(root, [], null);
+                  }}
+                >
+                  ${this.roots.map(
+                    (r) =>
+                      html`<vscode-option value=${r.id} ?selected=${r.id === this.root?.id}
+                        >${r.title}${r.current ? ' · in use' : ''}</vscode-option
+                      >`,
+                  )}
+                </vscode-single-select></span
+              >
+              <span class="choice"
+                ><span id="address">${this.root?.kind === 'guest' ? 'gva' : 'gpa'}</span>
+                <vscode-textfield
+                  class="address"
+                  aria-label="Go to address"
+                  placeholder="0x…  go to (g)"
+                  @keydown=${(e: KeyboardEvent) => {
+                    if (e.key === 'Enter') this.typeAddress(valueOf(e));
+                    if (e.key === 'Escape') this.scroller?.focus();
+                  }}
+                ></vscode-textfield
+              ></span>
+              <button
+                class="tool"
+                aria-pressed=${this.follow ? 'true' : 'false'}
+                title="At each stop, go to the entry that the walk ended at"
+                @click=${() => (this.follow = !this.follow)}
+              >
+                ${icon('pin')} Follow faults
+              </button>`
+      }
     </header>`;
   }
 
@@ -434,7 +472,13 @@ export class Tables extends LitElement {
     const last = first + coverage * BigInt(body.rows.length) - 1n;
     return html`
       <nav class="crumbs" aria-label="Way from the root to this table">
-        <button class="tool" ?disabled=${body.path.length === 0} title="Up one table (Backspace)" aria-label="Up one table" @click=${() => this.up()}>
+        <button
+          class="tool"
+          ?disabled=${body.path.length === 0}
+          title="Up one table (Backspace)"
+          aria-label="Up one table"
+          @click=${() => this.up()}
+        >
           ${icon('up')}
         </button>
         <ol>
@@ -459,25 +503,33 @@ export class Tables extends LitElement {
           <span class="muted">· translates</span> <span class="mono">${hex(first)} – ${hex(last)}</span>
           <span class="muted">, ${sizeText(coverage)} an entry · ${countsText(body)}</span>
         </div>
-        ${body.page === null
-          ? nothing
-          : html`<div class="muted">
-              kvm_mmu_page gfn <span class="mono">${body.page.gfn}</span>, role <span class="mono">${body.page.role.value}</span>
-              <span class="mono">${body.page.role.summary}</span>${body.page.tdpMmu === true ? ', TDP MMU' : ''}${body.page.rootCount === null ||
-              body.page.rootCount === 0
-                ? ''
-                : `, root_count ${body.page.rootCount}`}${body.page.unsync === true ? html`, <b>unsync</b>` : nothing}
-            </div>`}
+        ${
+          body.page === null
+            ? nothing
+            : html`<div class="muted">
+                kvm_mmu_page gfn <span class="mono">${body.page.gfn}</span>, role
+                <span class="mono">${body.page.role.value}</span>
+                <span class="mono">${body.page.role.summary}</span>${body.page.tdpMmu === true ? ', TDP MMU' : ''}${
+                  body.page.rootCount === null || body.page.rootCount === 0 ? '' : `, root_count ${body.page.rootCount}`
+                }${body.page.unsync === true ? html`, <b>unsync</b>` : nothing}
+              </div>`
+        }
         ${this.renderStrip(body)}
       </section>
       <div class="bar">
         <div class="group" role="group" aria-label="Entries to show">
           ${(Object.keys(FILTERS) as RowFilter[]).map(
             (filter) =>
-              html`<button class="tool" aria-pressed=${this.filter === filter ? 'true' : 'false'} @click=${() => this.setFilter(filter)}>
-                ${FILTERS[filter]}${filter === 'all'
-                  ? nothing
-                  : html`<span class="count">${visibleRows(body.rows, filter, '').length}</span>`}
+              html`<button
+                class="tool"
+                aria-pressed=${this.filter === filter ? 'true' : 'false'}
+                @click=${() => this.setFilter(filter)}
+              >
+                ${FILTERS[filter]}${
+                  filter === 'all'
+                    ? nothing
+                    : html`<span class="count">${visibleRows(body.rows, filter, '').length}</span>`
+                }
               </button>`,
           )}
         </div>
@@ -530,7 +582,13 @@ export class Tables extends LitElement {
   private renderRows(body: TableBody, rows: readonly TableRow[]): TemplateResult {
     const virtual = this.virtual(rows.length);
     const items = virtual?.getVirtualItems() ?? [];
-    return html`<div class="grid" role="grid" aria-label="Entries of ${body.levelName}" aria-rowcount=${rows.length + 1} aria-colcount="5">
+    return html`<div
+      class="grid"
+      role="grid"
+      aria-label="Entries of ${body.levelName}"
+      aria-rowcount=${rows.length + 1}
+      aria-colcount="5"
+    >
       <div class="row headings" role="row" aria-rowindex="1">
         <span></span>
         <span role="columnheader">#</span>
@@ -580,20 +638,24 @@ export class Tables extends LitElement {
       <span class="gutter">${changed ? html`<span class="hidden">changed since the last stop</span>` : nothing}</span>
       <span class="mono index" role="gridcell">${row.index}</span>
       <span class="mono from" role="gridcell">${row.from}</span>
-      <span class="mono raw" role="gridcell">${row.raw === '0x0' ? '0' : `0x${row.raw.slice(2).padStart(16, '0')}`}</span>
+      <span class="mono raw" role="gridcell"
+        >${row.raw === '0x0' ? '0' : `0x${row.raw.slice(2).padStart(16, '0')}`}</span
+      >
       <span class="kind" role="gridcell">${name === null ? nothing : icon(name)} ${KIND_NAMES[kind]}</span>
       <span class="meaning" role="gridcell" title=${row.summary}>${this.renderMeaning(row)}</span>
-      ${row.descend
-        ? html`<button
-            class="tool"
-            tabindex="-1"
-            aria-label="Go into entry ${row.index}"
-            title="Go into this table (Enter)"
-            @click=${() => this.descend(row)}
-          >
-            ${icon('right')}
-          </button>`
-        : html`<span></span>`}
+      ${
+        row.descend
+          ? html`<button
+              class="tool"
+              tabindex="-1"
+              aria-label="Go into entry ${row.index}"
+              title="Go into this table (Enter)"
+              @click=${() => this.descend(row)}
+            >
+              ${icon('right')}
+            </button>`
+          : html`<span></span>`
+      }
     </div>`;
   }
 
@@ -609,19 +671,33 @@ export class Tables extends LitElement {
     const name = KIND_ICONS[kind];
     return html`<footer aria-live="polite">
       <div class="facts">
-        <span class=${`kind ${kind}`}>${name === null ? nothing : icon(name)} <b>Entry ${row.index}</b> ${KIND_NAMES[kind]}</span>
+        <span class=${`kind ${kind}`}
+          >${name === null ? nothing : icon(name)} <b>Entry ${row.index}</b> ${KIND_NAMES[kind]}</span
+        >
         <span class="mono muted">${body.root.space} ${row.address}</span>
         ${row.target === null ? nothing : html`<span class="mono">→ ${row.target}</span>`}
         ${row.marks.includes('changed') ? html`<span class="tag">changed since the last stop</span>` : nothing}
-        <p>${row.mmio === null ? (row.summary === '' ? 'Not present: an access here exits or faults.' : row.summary) : html`Cached MMIO: <b>${mmioText(row.mmio)}</b>. ${row.summary}`}</p>
+        <p>
+          ${row.mmio === null ? (row.summary === '' ? 'Not present: an access here exits or faults.' : row.summary) : html`Cached MMIO: <b>${mmioText(row.mmio)}</b>. ${row.summary}`}
+        </p>
       </div>
       <div class="actions">
         <button class="tool" ?disabled=${!row.descend} @click=${() => this.descend(row)}>${icon('table')} Go in</button>
-        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.decode, value: row.raw })}>${icon('lens')} Decode</button>
-        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.copy, text: `${body.levelName}[${row.index}] ${row.raw} ${row.summary}`.trim() })}>
+        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.decode, value: row.raw })}>
+          ${icon('lens')} Decode
+        </button>
+        <button
+          class="tool"
+          @click=${() => host.send({ type: FROM_VIEW.copy, text: `${body.levelName}[${row.index}] ${row.raw} ${row.summary}`.trim() })}
+        >
           ${icon('copy')} Copy
         </button>
-        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.openMemory, memoryReference: body.memoryReference })}>${icon('memory')} Memory</button>
+        <button
+          class="tool"
+          @click=${() => host.send({ type: FROM_VIEW.openMemory, memoryReference: body.memoryReference })}
+        >
+          ${icon('memory')} Memory
+        </button>
       </div>
     </footer>`;
   }
