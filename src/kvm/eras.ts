@@ -2,7 +2,7 @@
  * What differs between kernels, as named capabilities. Code asks for a capability, never for a version (design: "Kernel eras are
  * data"). Each row cites where the fact was read; reference: kvm-mmu-model.md §0.1 ff.
  */
-import { compareKernels, parseKernel, type KernelVersion } from '../words/kernels';
+import { parseKernel, type KernelVersion } from '../words/kernels';
 
 /** The capabilities of a kernel's MMU. */
 export interface KernelCaps {
@@ -44,7 +44,11 @@ export interface KernelCaps {
   readonly prevRoots: boolean;
 }
 
-const at = (k: KernelVersion, v: string): boolean => compareKernels(k, parseKernel(v)) >= 0;
+/** Whether a kernel's release is at least `v`; the stable patch level does not count. */
+function at(k: KernelVersion, v: string): boolean {
+  const { major, minor } = parseKernel(v);
+  return k.major > major || (k.major === major && k.minor >= minor);
+}
 
 /** The capabilities of the kernel of that name. */
 export function kernelCaps(kernel: KernelVersion): KernelCaps {
