@@ -28,7 +28,7 @@ describe('package.json', () => {
   });
 
   it('describes every launch attribute', () => {
-    const { properties } = ours.debuggers[0]!.configurationAttributes.launch;
+    const { properties } = ours.debuggers[0].configurationAttributes.launch;
     assert.deepEqual(Object.keys(properties), ATTRIBUTE_NAMES);
     for (const [name, { markdownDescription }] of Object.entries(properties)) assert.ok(markdownDescription, name);
   });
@@ -53,9 +53,9 @@ describe('package.json', () => {
   it('points at files that are there', () => {
     const [language] = ours.languages;
     const files = [
-      language!.configuration,
-      language!.icon.light,
-      ours.grammars[0]!.path,
+      language.configuration,
+      language.icon.light,
+      ours.grammars[0].path,
       MANIFEST.icon,
       ...ours.walkthroughs.flatMap((w) => w.steps.map((s) => s.media.markdown)),
     ];
@@ -66,7 +66,7 @@ describe('package.json', () => {
     const known = new Set(ours.commands.map((c) => c.command));
     for (const { description } of ours.walkthroughs.flatMap((w) => w.steps)) {
       for (const [, command] of description.matchAll(/\(command:([\w.]+)/g)) {
-        assert.ok(known.has(command!) || command!.startsWith('workbench.'), command);
+        assert.ok(known.has(command) || command.startsWith('workbench.'), command);
       }
     }
   });

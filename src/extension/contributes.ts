@@ -1,3 +1,4 @@
+/* eslint-disable no-template-curly-in-string -- VS Code writes its variables so: ${file} */
 /**
  * `contributes` of package.json, generated so that launch.json's IntelliSense, the settings and the tables of the code cannot drift
  * apart: `npx tsx scripts/contributes.ts` writes it, and a test fails when that was forgotten.

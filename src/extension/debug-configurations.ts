@@ -1,3 +1,4 @@
+/* eslint-disable no-template-curly-in-string -- VS Code writes its variables so: ${file} */
 /** Launch configurations: those that VS Code offers, and what becomes of a launch without one. */
 import * as vscode from 'vscode';
 import { DEBUG_TYPE } from './sessions';

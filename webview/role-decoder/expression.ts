@@ -35,7 +35,7 @@ export function parseFormula(text: string): Formula {
     const at = TOKEN.lastIndex;
     const m = TOKEN.exec(text);
     if (m === null) throw new Error(`formula '${text}': cannot read '${text.slice(at).trim()}'`);
-    tokens.push(m[1] as string);
+    tokens.push(m[1]);
   }
   const names: string[] = [];
   let next = 0;

@@ -20,9 +20,9 @@ export function piecesOf(formula: Formula, inputs: Inputs): readonly Piece[] {
   const pieces: Piece[] = [];
   const plain = (text: string): void => void pieces.push({ text, condition: false, holds: undefined });
   for (let i = 0; i < tokens.length; i++) {
-    const token = tokens[i] as string;
+    const token = tokens[i];
     const negated = token === '!' && /^[A-Za-z_]/.test(tokens[i + 1] ?? '');
-    const name = negated ? (tokens[i + 1] as string) : token;
+    const name = negated ? tokens[i + 1] : token;
     if (negated) i++;
     if (/^[A-Za-z_]/.test(name) && name !== 'max' && !VALUED.has(name)) {
       const value = inputs[name];

@@ -39,7 +39,7 @@ export function placeOf(variable: VariableLike): Place | undefined {
     return { address: `0x${(BigInt(word) << 12n).toString(16)}`, kind: 'second' };
   const m = /^(?<space>gva|gpa)\b.*:(?<address>0x[0-9a-f]+)$/i.exec(variable.memoryReference ?? '');
   if (m?.groups === undefined) return undefined;
-  return { address: m.groups['address'] as string, kind: m.groups['space'] === 'gva' ? 'guest' : 'second' };
+  return { address: m.groups['address'], kind: m.groups['space'] === 'gva' ? 'guest' : 'second' };
 }
 
 /** Which role word a variable is: `root_role`, `cpu_role` …; undefined if it is none. */
