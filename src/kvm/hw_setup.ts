@@ -28,16 +28,21 @@ export class MachineMemory extends UncachedMemory implements LinearMemory {
       super.loadRegisters(s);
       return;
     }
-    // Shadow paging: the tables are KVM's own, with PAE or four levels and NX; WP is always on.
-    const root = this.vcpu?.mmu.root.hpa ?? INVALID_PAGE;
-    const long = this.vcpu ? role_get(this.vcpu.mmu.root_role, m.roles.level) >= 4 : false;
+    // Shadow paging: the tables are KVM's own. WP and NX are always on, and without guest paging the protections of user pages
+    // make no sense (vmx_set_cr4(), svm_set_cr4(), v6.1).
+    const { vcpu } = this;
+    const root = vcpu?.mmu.root.hpa ?? INVALID_PAGE;
+    const level = vcpu ? role_get(vcpu.mmu.root_role, m.roles.level) : 4;
+    const unpaged = s.paging ? 0n : CR4.SMEP | CR4.SMAP | CR4.PKE;
+    const pae = level < 4 && vcpu !== null && vcpu.mmu.pae_root !== INVALID_PAGE ? vcpu.mmu.pae_root * 4096 : -1;
     this.translator.setGuest({
       cr0: s.cr0 | CR0.PE | CR0.PG | CR0.WP,
       cr3: root === INVALID_PAGE ? 0n : BigInt(root),
-      cr4: (s.cr4 | CR4.PAE) & ~(CR4.PCIDE | CR4.LA57),
-      efer: EFER.NXE | (long ? EFER.LME | EFER.LMA : 0n),
+      cr4: ((s.cr4 | CR4.PAE) & ~(CR4.PCIDE | CR4.LA57 | unpaged)) | (level === 5 ? CR4.LA57 : 0n),
+      efer: EFER.NXE | (level >= 4 ? EFER.LME | EFER.LMA : 0n),
       pkru: s.pkru,
       pkrs: 0,
+      pdptes: pae >= 0 ? [0, 8, 16, 24].map((o) => m.mem.readQ(pae + o)) : [0n, 0n, 0n, 0n],
     });
   }
 }
@@ -60,15 +65,8 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   if (intel) {
     // RSM is #UD in VMX non-root operation; KVM emulates it.
     c.exceptions |= 1 << 6;
-    // CR0 and CR4 belong to the host except for TS; the guest reads its own values through the shadows.
-    c.cr0Mask = 0xffffffffn & ~CR0.TS;
-    c.cr0Shadow = vcpu.regs.cr0;
-    c.cr4Mask = 0xffffffffn & ~CR4.PGE;
-    c.cr4Shadow = vcpu.regs.cr4;
-    c.crWrite |= 1 << 0;
-    c.crWrite |= 1 << 4;
-    c.cr0Mask = 0n;
-    c.cr4Mask = 0n;
+    // KVM owns every bit of CR0 but TS, and of CR4 but PGE with EPT (KVM_POSSIBLE_CR0_GUEST_BITS, KVM_POSSIBLE_CR4_GUEST_BITS).
+    c.crWrite |= (1 << 0) | (1 << 4);
   } else {
     c.exceptions |= 1 << 6;
     // svm_set_cr0(): with NPT only changes beyond TS and MP exit.

@@ -136,7 +136,7 @@ function exception_interception(vcpu: KvmVcpu, exit: VmExit): number {
   const e = exit.exception;
   if (e?.vector === 14) {
     enter(m, 'pf_interception', vcpu.vcpu_id, exit);
-    const r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n, exit);
+    const r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n);
     leave(m);
     return r;
   }

@@ -146,7 +146,7 @@ function handle_exception_nmi(vcpu: KvmVcpu, exit: VmExit): number {
   enter(m, 'handle_exception_nmi', vcpu.vcpu_id, exit);
   let r = 1;
   if (e?.vector === 6) r = handle_ud(vcpu);
-  else if (e?.vector === 14) r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n, exit);
+  else if (e?.vector === 14) r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n);
   else if (e) m.queueException(vcpu, e.vector, e.errorCode, null);
   leave(m);
   return r;

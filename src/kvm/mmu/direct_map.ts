@@ -46,14 +46,14 @@ export class ShadowWalk {
   private vcpu!: KvmVcpu;
 
   /** shadow_walk_init(): a guest with fewer levels than the root starts at its pae_root entry. */
-  init(vcpu: KvmVcpu, addrLo: number, addrHi: number): void {
+  init(vcpu: KvmVcpu, addrLo: number, addrHi: number, root_hpa = vcpu.mmu.root.hpa): void {
     const m = vcpu.kvm.machine;
     const mmu = vcpu.mmu;
     const R = m.roles;
     this.vcpu = vcpu;
     this.lo = addrLo;
     this.hi = addrHi;
-    this.table = mmu.root.hpa / 4096;
+    this.table = root_hpa / 4096;
     this.level = role_get(mmu.root_role, R.level);
     const guestLevel = role_get(mmu.cpu_role_base, R.level);
     if (this.level >= 4 && guestLevel < 4 && !role_get(mmu.root_role, R.direct)) this.level = 3;
@@ -62,7 +62,7 @@ export class ShadowWalk {
       const lo = m.mem.readLo(pae);
       const hi = m.mem.readHi(pae);
       this.level--;
-      if (!((lo & 1) | 0)) {
+      if (!(lo & 1)) {
         this.level = 0;
         return;
       }
@@ -269,7 +269,7 @@ export function mark_mmio_spte(vcpu: KvmVcpu, sptep: number, gfn: number, access
 }
 
 /** direct_pte_prefetch(): empty neighbours in the aligned group of eight. */
-function direct_pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
+export function direct_pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   const R = m.roles;
