@@ -2,7 +2,7 @@
  * Role words for the MMU: kvm_mmu_page_role and kvm_mmu_extended_role packed by whatever layout the kernel has.
  * The layouts themselves are data of src/words; here they become shifts and masks.
  */
-import { extendedRoleLayout, pageRoleLayout } from '../words/roles';
+import { extendedRoleLayout, hasExtendedRole, pageRoleLayout } from '../words/roles';
 import type { KernelVersion } from '../words/kernels';
 import type { WordLayout } from '../words/word';
 
@@ -65,9 +65,9 @@ export class RoleCodec {
 
   constructor(kernel: KernelVersion) {
     const page = pageRoleLayout(kernel);
-    const ext = extendedRoleLayout(kernel);
+    const ext = hasExtendedRole(kernel) ? extendedRoleLayout(kernel) : null;
     this.pageLayout = page;
-    this.extLayout = ext ?? null;
+    this.extLayout = ext;
     this.level = field(page, 'level');
     this.gpteSize = field(page, 'has_4_byte_gpte', 'gpte_is_8_bytes', 'cr4_pae');
     this.gpteIs4 = page.fields.some((f) => f.name === 'has_4_byte_gpte');
