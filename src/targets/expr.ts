@@ -27,6 +27,8 @@ export interface ExprScope {
   has(name: string): boolean;
   /** legal names, for messages and completion */
   names(): readonly string[];
+  /** what is wrong with a name that is almost legal: `root_role has no field 'lvel': …` */
+  explain?(name: string): string | null;
   /** functions by name, with their parameters for messages: `slot` → `slot(id)` */
   readonly functions?: Readonly<Record<string, { readonly usage: string; readonly min: number; readonly max: number }>>;
 }
@@ -378,6 +380,8 @@ class Parser {
 }
 
 function unknownName(t: Token, scope: ExprScope): ExprError {
+  const better = scope.explain?.(t.text);
+  if (better) return new ExprError(`${better} (column ${t.at + 1})`);
   const names = scope.names();
   return new ExprError(
     `'${t.text}' (column ${t.at + 1}) is not a name here: the names are ${names.join(', ')}${suggestion(t.text, names)}`,

@@ -68,6 +68,7 @@ function extended(scope: ExprScope, more: readonly string[]): ExprScope {
   return {
     has: (name) => more.includes(name) || scope.has(name),
     names: () => [...more, ...scope.names()],
+    explain: scope.explain?.bind(scope),
     functions: scope.functions,
   };
 }

@@ -9,7 +9,7 @@
  *
  * Long runs go in slices, so that the process stays responsive; {@link Timeline.pause} takes effect between slices.
  */
-import type { WalkStep, WhyRecord } from '../../hw/why';
+import type { WalkStep } from '../../hw/why';
 import type { KvmEvent } from '../../kvm/events';
 import { type FrameKind, type FrameLocals, type Observer, StopSignal } from '../../kvm/observer';
 import type { EventEntry } from '../target';
@@ -68,7 +68,7 @@ const yieldToOthers = (): Promise<void> => new Promise((resolve) => setImmediate
 
 /** What a checkpoint remembers beside the program's state. */
 interface Extra {
-  readonly lastWhy: ReadonlyMap<number, WhyRecord>;
+  readonly memo: ReadonlyMap<string, KvmEvent>;
 }
 
 export class Timeline implements Observer {
@@ -77,8 +77,10 @@ export class Timeline implements Observer {
   readonly frames: LiveFrame[] = [];
   /** reads that belong to no frame (a processor that does not say which activity it is in) */
   readonly looseReads: WalkStep[] = [];
-  /** last why-record of each vCPU */
-  private lastWhy = new Map<number, WhyRecord>();
+  /** last events by key, see {@link memoKey} */
+  private memo = new Map<string, KvmEvent>();
+  /** Under which key an event is remembered as the last of its kind; null: not at all. */
+  memoKey: (event: KvmEvent) => string | null = () => null;
 
   /** ticks so far: the next one gets this number */
   private tick = 0;
@@ -103,6 +105,8 @@ export class Timeline implements Observer {
   private lastSave = -Infinity;
   private saveCost = 0;
 
+  /** expectations that were not met, by tick */
+  private readonly failedAt = new Map<number, readonly Failure[]>();
   private readonly patches = new Map<number, (() => void)[]>();
   private eventStore: EventEntry[] = [];
   private highestEvent = 0;
@@ -136,12 +140,17 @@ export class Timeline implements Observer {
   get knownEvents(): number {
     return this.highestEvent;
   }
+  /** Expectations known not to be met, in the order of the run. */
+  get failures(): Failure[] {
+    return [...this.failedAt].sort(([a], [b]) => a - b).flatMap(([, list]) => list);
+  }
   /** Whether the machine stands in the middle of simulated code. */
   get midway(): boolean {
     return this.inside;
   }
-  whyOf(vcpu: number): WhyRecord | null {
-    return this.lastWhy.get(vcpu) ?? null;
+  /** The last event that was remembered under a key. */
+  lastOf(key: string): KvmEvent | null {
+    return this.memo.get(key) ?? null;
   }
   private current: Statement | null = null;
 
@@ -213,6 +222,7 @@ export class Timeline implements Observer {
     apply();
     this.patches.set(this.at, [...list, apply]);
     for (const tick of this.patches.keys()) if (tick > this.at) this.patches.delete(tick);
+    for (const tick of this.failedAt.keys()) if (tick > this.at) this.failedAt.delete(tick);
     this.checkpoints.dropAfter(this.at);
     this.eventStore = this.eventStore.filter((e) => e.index < this.eventCount);
     this.highestEvent = this.eventCount;
@@ -271,7 +281,8 @@ export class Timeline implements Observer {
     const tick = this.tick++;
     const index = this.eventCount++;
     this.remember(index, tick, event);
-    if ('why' in event && event.why) this.lastWhy.set(event.vcpu, event.why);
+    const key = this.memoKey(event);
+    if (key !== null) this.memo.set(key, event);
     if (this.mayPass(tick)) return;
     if (this.watcher?.event?.(event)) this.stop(tick, 'stopped');
   }
@@ -346,6 +357,7 @@ export class Timeline implements Observer {
   private reportFailures(failures: readonly Failure[]): Outcome | null {
     const tick = this.tick++;
     this.at = tick;
+    this.failedAt.set(tick, failures);
     this.frames.length = 0;
     if (this.patches.size > 0) this.applyPatches(tick);
     if (tick >= this.limit) return 'arrived';
@@ -406,7 +418,7 @@ export class Timeline implements Observer {
       if (performance.now() - this.lastSave < this.saveCost * SAVE_SHARE) return;
     }
     const begin = performance.now();
-    const extra: Extra = { lastWhy: new Map(this.lastWhy) };
+    const extra: Extra = { memo: new Map(this.memo) };
     this.checkpoints.add(
       {
         tick: this.tick,
@@ -438,7 +450,7 @@ export class Timeline implements Observer {
     this.eventCount = checkpoint.event;
     this.statementCount = checkpoint.statements;
     this.entered = checkpoint.entered;
-    this.lastWhy = new Map((checkpoint.extra as Extra).lastWhy);
+    this.memo = new Map((checkpoint.extra as Extra).memo);
     this.at = checkpoint.tick - 1;
     this.inside = false;
     this.isEnd = false;
