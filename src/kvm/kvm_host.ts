@@ -58,6 +58,8 @@ export interface KvmMemorySlot {
   flags: number;
   /** one bit per page, or null when the slot does not log */
   dirty_bitmap: Uint32Array | null;
+  /** the mapping of user space behind the whole slot and its page there; null where there is none, or several */
+  backing: { readonly of: import('./host').Backing; readonly first: number } | null;
   arch: {
     /** lpage_info[level - 2][index].disallow_lpage for levels 2 and 3 */
     lpage_info: [Int32Array, Int32Array];

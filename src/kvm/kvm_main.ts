@@ -2,6 +2,7 @@
  * virt/kvm/kvm_main.c: memslots and how they change, gfn -> hva -> pfn, dirty bitmaps.
  * Facts: reference kvm-mmu-model.md chapter 3 (checked there against v4.4.179 and v6.1.192).
  */
+import type { Backing } from './host';
 import { emit, enter, leave, type Machine } from './machine';
 import {
   KVM_MEMSLOT_INVALID,
@@ -137,6 +138,7 @@ function checkAndSet(kvm: Kvm, r: UserMemoryRegion): IoctlResult {
     userspace_addr: r.hva,
     flags: r.flags,
     dirty_bitmap: null,
+    backing: null,
     arch: { lpage_info: [new Int32Array(0), new Int32Array(0)], rmap: [], gfn_write_track: new Map() },
   };
   return kvm_set_memslot(kvm, slots, old, fresh, change);
@@ -167,6 +169,9 @@ function kvm_set_memslot(
       fresh.dirty_bitmap = old?.dirty_bitmap ?? new Uint32Array((fresh.npages + 31) >>> 5);
       if (!old?.dirty_bitmap && m.config.dirtyLogInitiallySet) fresh.dirty_bitmap.fill(0xffffffff);
     }
+    const first = m.host.lookup(fresh.userspace_addr);
+    if (first && first.index + fresh.npages <= first.backing.pfns.length)
+      fresh.backing = { of: first.backing, first: first.index };
     if (change === 'flags' && old) fresh.arch = old.arch;
     else fresh.arch = kvm_alloc_memslot_metadata(m, fresh);
     leave(m);
@@ -282,7 +287,6 @@ export interface PfnResult {
   pfn: number;
   /** the host would allow writes */
   writable: boolean;
-  hva: bigint;
 }
 
 /** KVM_PFN_NOSLOT as the trace events print it. */
@@ -310,24 +314,38 @@ export function __gfn_to_pfn_memslot(
     out.kind = 'ro-fault';
     return;
   }
-  out.hva = slot.userspace_addr + BigInt((gfn - slot.base_gfn) * 4096);
-  const page = m.host.lookup(out.hva);
-  if (page === null || (write && page.backing.readonly)) {
-    out.kind = 'error';
-    return;
+  let backing: Backing;
+  let index: number;
+  if (slot.backing) {
+    backing = slot.backing.of;
+    index = slot.backing.first + gfn - slot.base_gfn;
+  } else {
+    const page = m.host.lookup(gfn_to_hva_memslot(slot, gfn));
+    if (page === null) {
+      out.kind = 'error';
+      return;
+    }
+    backing = page.backing;
+    index = page.index;
   }
-  if (atomic && page.backing.pfns[page.index] < 0) {
+  if ((write && backing.readonly) || (atomic && backing.pfns[index] < 0)) {
     out.kind = 'error';
     return;
   }
   out.kind = 'pfn';
-  out.pfn = m.host.populate(page.backing, page.index);
-  out.writable = !(slot.flags & KVM_MEM_READONLY) && !page.backing.readonly;
+  const pfn = backing.pfns[index];
+  out.pfn = pfn >= 0 ? pfn : m.host.populate(backing, index);
+  out.writable = !(slot.flags & KVM_MEM_READONLY) && !backing.readonly;
 }
+
+/** __gfn_to_hva_memslot() */
+export const gfn_to_hva_memslot = (slot: KvmMemorySlot, gfn: number): bigint =>
+  slot.userspace_addr + BigInt((gfn - slot.base_gfn) * 4096);
 
 /** host_pfn_mapping_level(): how large the host maps this gfn. */
 export function host_pfn_mapping_level(m: Machine, slot: KvmMemorySlot, gfn: number): number {
-  const page = m.host.lookup(slot.userspace_addr + BigInt((gfn - slot.base_gfn) * 4096));
+  if (slot.backing) return m.host.mappingLevel(slot.backing.of, slot.backing.first + gfn - slot.base_gfn);
+  const page = m.host.lookup(gfn_to_hva_memslot(slot, gfn));
   return page ? m.host.mappingLevel(page.backing, page.index) : 1;
 }
 

@@ -192,7 +192,7 @@ export class Machine {
   readonly extraMemslotFlags: number;
   /** one fault at a time: KVM's struct lives on the stack */
   readonly fault = new KvmPageFault();
-  readonly pfnResult: PfnResult = { kind: 'noslot', pfn: -1, writable: false, hva: 0n };
+  readonly pfnResult: PfnResult = { kind: 'noslot', pfn: -1, writable: false };
   /** the record of the last walk that somebody watched */
   lastWhy: WhyRecord | null = null;
   lastFaultWrite = false;

@@ -11,13 +11,15 @@ const slot = (id: number, base_gfn: number, npages: number): KvmMemorySlot => ({
   userspace_addr: 0n,
   flags: 0,
   dirty_bitmap: null,
+  backing: null,
   arch: { lpage_info: [new Int32Array(0), new Int32Array(0)], rmap: [], gfn_write_track: new Map() },
 });
 
 describe('memslot look-up', () => {
   const make = () => {
     const set = new Memslots(0, 0);
-    for (const s of [slot(0, 0, 0xa0), slot(1, 0xc0, 0x7ff40), slot(2, 0xfffc0, 0x40), slot(3, 0x100000, 0x40000)]) set.insert(s);
+    for (const s of [slot(0, 0, 0xa0), slot(1, 0xc0, 0x7ff40), slot(2, 0xfffc0, 0x40), slot(3, 0x100000, 0x40000)])
+      set.insert(s);
     return set;
   };
 
@@ -71,8 +73,15 @@ describe('KVM_SET_USER_MEMORY_REGION', () => {
     assert.match(m.set_user_memory_region({ ...r, size: 0x100000 }).text, /EINVAL.*size cannot be changed/);
     assert.match(m.set_user_memory_region({ ...r, hva: b.hva + 0x1000n }).text, /EINVAL.*userspace_addr/);
     assert.match(m.set_user_memory_region({ ...r, flags: 2 }).text, /READONLY.*toggled/);
-    assert.match(m.set_user_memory_region({ ...r, id: 1, gpa: 0x1ff000, size: 0x2000 }).text, /EEXIST.*overlaps slot 0:0/);
-    assert.equal(m.set_user_memory_region({ ...r, as_id: 1 }).errno, 0, 'the other address space is a table of its own');
+    assert.match(
+      m.set_user_memory_region({ ...r, id: 1, gpa: 0x1ff000, size: 0x2000 }).text,
+      /EEXIST.*overlaps slot 0:0/,
+    );
+    assert.equal(
+      m.set_user_memory_region({ ...r, as_id: 1 }).errno,
+      0,
+      'the other address space is a table of its own',
+    );
   });
 
   it('moves the generation by two per swap; deleting and moving swap twice', () => {

@@ -9,8 +9,9 @@ import { KVM_MEMSLOT_INVALID, type KvmMemorySlot } from './kvm_host';
 /** Marks a generation whose update is in progress: bit 63 in v5.0+ (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
 export class Memslots {
   readonly as_id: number;
-  /** by descending base_gfn, as the kernel's array had it */
-  slots: KvmMemorySlot[] = [];
+  private list: KvmMemorySlot[] = [];
+  /** base_gfn of each slot of the list, which a search reads instead of the slots */
+  private bases = new Float64Array(0);
   /** number of installs times the step of the era; see KernelCaps.memslotGeneration */
   generation: number;
   updateInProgress = false;
@@ -23,22 +24,35 @@ export class Memslots {
     this.generation = generation;
   }
 
+  /** Slots by descending base_gfn, as the kernel's array had them. */
+  get slots(): readonly KvmMemorySlot[] {
+    return this.list;
+  }
+
+  set slots(slots: readonly KvmMemorySlot[]) {
+    this.list = [...slots];
+    this.bases = Float64Array.from(slots, (s) => s.base_gfn);
+    this.lruSlot = null;
+  }
+
   /** The slot that contains gfn, or null. Slots that are being deleted (KVM_MEMSLOT_INVALID) are found too: callers check. */
   search(gfn: number): KvmMemorySlot | null {
     const lru = this.lruSlot;
     this.probes = 1;
     if (lru !== null && gfn >= lru.base_gfn && gfn < lru.base_gfn + lru.npages) return lru;
-    const slots = this.slots;
+    const { bases, list } = this;
     let start = 0;
-    let end = slots.length;
+    let end = bases.length;
+    let probes = 1;
     while (start < end) {
-      const middle = start + ((end - start) >> 1);
-      this.probes++;
-      if (gfn >= slots[middle].base_gfn) end = middle;
+      const middle = (start + end) >>> 1;
+      probes++;
+      if (gfn >= bases[middle]) end = middle;
       else start = middle + 1;
     }
-    if (start >= slots.length) return null;
-    const found = slots[start];
+    this.probes = probes;
+    if (start >= list.length) return null;
+    const found = list[start];
     if (gfn >= found.base_gfn + found.npages) return null;
     this.lruSlot = found;
     return found;
@@ -46,12 +60,12 @@ export class Memslots {
 
   /** id_to_memslot() */
   byId(id: number): KvmMemorySlot | null {
-    return this.slots.find((s) => s.id === id) ?? null;
+    return this.list.find((s) => s.id === id) ?? null;
   }
 
   /** The first slot that shares a page with [base, base + npages), apart from the slot `except`; or null. */
   overlap(base: number, npages: number, except: number): KvmMemorySlot | null {
-    for (const s of this.slots)
+    for (const s of this.list)
       if (
         s.id !== except &&
         !(s.flags & KVM_MEMSLOT_INVALID) &&
@@ -64,15 +78,17 @@ export class Memslots {
 
   /** Puts a slot in its place (update_memslots / kvm_replace_memslot). */
   insert(slot: KvmMemorySlot): void {
-    let at = 0;
-    while (at < this.slots.length && this.slots[at].base_gfn > slot.base_gfn) at++;
-    this.slots.splice(at, 0, slot);
+    const { lruSlot } = this;
+    const at = this.list.findIndex((s) => s.base_gfn <= slot.base_gfn);
+    this.slots = this.list.toSpliced(at < 0 ? this.list.length : at, 0, slot);
+    this.lruSlot = lruSlot;
   }
 
   /** Takes a slot out. */
   remove(slot: KvmMemorySlot): void {
-    this.slots = this.slots.filter((s) => s !== slot);
-    if (this.lruSlot === slot) this.lruSlot = null;
+    const { lruSlot } = this;
+    this.slots = this.list.filter((s) => s !== slot);
+    if (lruSlot !== slot) this.lruSlot = lruSlot;
   }
 }
 

@@ -39,7 +39,6 @@ export class KvmPageFault {
   slot: KvmMemorySlot | null = null;
   pfnKind: PfnKind = 'noslot';
   pfn = 0;
-  hva = 0n;
   map_writable = false;
   mmu_seq = 0;
   write_fault_to_shadow_pgtable = false;

@@ -25,9 +25,21 @@ describe('permission bitmap (update_permission_bitmask)', () => {
   const LME = 0x100n;
   const cases: [string, bigint, bigint, bigint, string][] = [
     ['NX=1 WP=1', CR0_PG | WP, 0x20n, LME | 0x800n, '00 33 0f 3f 00 33 0f 3f 55 77 5f 7f 55 77 5f 7f'],
-    ['NX=1 WP=1 SMEP SMAP', CR0_PG | WP, 0x20n | SMEP | SMAP, LME | 0x800n, 'f0 f3 0f 3f 00 33 0f 3f f5 f7 5f 7f f5 f7 5f 7f'],
+    [
+      'NX=1 WP=1 SMEP SMAP',
+      CR0_PG | WP,
+      0x20n | SMEP | SMAP,
+      LME | 0x800n,
+      'f0 f3 0f 3f 00 33 0f 3f f5 f7 5f 7f f5 f7 5f 7f',
+    ],
     ['NX=1 WP=0', CR0_PG, 0x20n, LME | 0x800n, '00 00 0f 3f 00 00 0f 3f 55 55 5f 7f 55 55 5f 7f'],
-    ['NX=1 WP=0 SMEP SMAP', CR0_PG, 0x20n | SMEP | SMAP, LME | 0x800n, 'f0 f0 0f 3f 00 00 0f 3f f5 f5 5f 7f f5 f5 5f 7f'],
+    [
+      'NX=1 WP=0 SMEP SMAP',
+      CR0_PG,
+      0x20n | SMEP | SMAP,
+      LME | 0x800n,
+      'f0 f0 0f 3f 00 00 0f 3f f5 f5 5f 7f f5 f5 5f 7f',
+    ],
     ['NX=0 WP=1', CR0_PG | WP, 0x20n, LME, '00 33 0f 3f 00 33 0f 3f 00 33 0f 3f 00 33 0f 3f'],
   ];
   for (const [name, cr0, cr4, efer, want] of cases)
@@ -47,7 +59,11 @@ describe('reserved-bit masks', () => {
   });
 
   it('long mode, MAXPHYADDR 46, no 1G pages, Intel', () => {
-    const r = mmuOf(CR0_PG | WP, 0x20n, 0x900n, { features: ['nx', 'lm'], paging: 'shadow', tdp_mmu: false }).guest_rsvd_check;
+    const r = mmuOf(CR0_PG | WP, 0x20n, 0x900n, {
+      features: ['nx', 'lm'],
+      paging: 'shadow',
+      tdp_mmu: false,
+    }).guest_rsvd_check;
     assert.equal(rsvdMask(r, 0, 4), 0x000fc00000000080n);
     assert.equal(rsvdMask(r, 0, 3), 0x000fc00000000080n);
     assert.equal(rsvdMask(r, 1, 3), 0x000fc0003fffe080n);
@@ -97,7 +113,8 @@ describe('writes to shadowed guest tables', () => {
       [0x101, 1, true],
       [0x102, 2, true],
     ];
-    for (const [gpa, n, want] of eight) assert.equal(detect_write_misaligned(false, gpa, n), want, `${gpa.toString(16)},${n}`);
+    for (const [gpa, n, want] of eight)
+      assert.equal(detect_write_misaligned(false, gpa, n), want, `${gpa.toString(16)},${n}`);
     assert.equal(detect_write_misaligned(true, 0x100, 2), true);
     assert.equal(detect_write_misaligned(true, 0x104, 8), true);
     assert.equal(detect_write_misaligned(true, 0x104, 4), false);

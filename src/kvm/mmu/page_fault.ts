@@ -13,6 +13,7 @@ import {
   type KvmVcpu,
 } from '../kvm_host';
 import {
+  gfn_to_hva_memslot,
   kvm_slot_dirty_track_enabled,
   kvm_vcpu_gfn_to_memslot,
   __gfn_to_pfn_memslot,
@@ -215,7 +216,6 @@ export function kvm_faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
     leave(m);
     f.pfnKind = out.kind;
     f.pfn = out.pfn;
-    f.hva = out.hva;
     f.map_writable = out.writable;
     return RET_PF.CONTINUE;
   }
@@ -255,8 +255,10 @@ export function is_page_fault_stale(vcpu: KvmVcpu, f: KvmPageFault): boolean {
 
 function mmu_invalidate_retry_hva(vcpu: KvmVcpu, f: KvmPageFault): boolean {
   const kvm = vcpu.kvm;
-  if (kvm.mmu_invalidate_in_progress && f.hva >= kvm.mmu_invalidate_range_start && f.hva < kvm.mmu_invalidate_range_end)
-    return true;
+  if (kvm.mmu_invalidate_in_progress && f.slot) {
+    const hva = gfn_to_hva_memslot(f.slot, f.gfn);
+    if (hva >= kvm.mmu_invalidate_range_start && hva < kvm.mmu_invalidate_range_end) return true;
+  }
   return kvm.mmu_invalidate_seq !== f.mmu_seq;
 }
 
