@@ -125,6 +125,9 @@ class Compiler {
       return;
     }
     const op = this.op(node, draft);
+    if (op !== null && parent >= 0 && ['machine', 'let', 'backing', 'vcpu'].includes(op.kind)) {
+      this.findings.error('in-repeat', node, `${op.kind} can be done once only: move it before the repeat`);
+    }
     // A line that the parser gave up on may lack anything; what is wrong with it has been said.
     if (op === null && this.findings.list.length === before && !this.brokenBetween(place)) {
       this.findings.error(

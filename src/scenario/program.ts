@@ -125,7 +125,9 @@ export type Claim =
 
 /** What a statement does. Sizes, guest-physical addresses and offsets are bytes. */
 export type Op =
-  | { readonly kind: 'machine' | 'let' | 'smi' }
+  | { readonly kind: 'machine' }
+  | { readonly kind: 'let' }
+  | { readonly kind: 'smi' }
   | {
       readonly kind: 'backing';
       readonly name: string;
@@ -149,7 +151,8 @@ export type Op =
   | { readonly kind: 'memslot-move'; readonly as_id: number; readonly id: number; readonly gpa: number }
   | { readonly kind: 'memslot-flags'; readonly as_id: number; readonly id: number; readonly flags: number }
   | { readonly kind: 'memslot-delete'; readonly as_id: number; readonly id: number }
-  | { readonly kind: 'vcpu' | 'setregs'; readonly registers: readonly RegisterWrite[] }
+  | { readonly kind: 'vcpu'; readonly registers: readonly RegisterWrite[] }
+  | { readonly kind: 'setregs'; readonly registers: readonly RegisterWrite[] }
   | { readonly kind: 'tables'; readonly as_id: number; readonly address: number }
   | {
       readonly kind: 'map';

@@ -14,12 +14,16 @@ import {
   type ParseResult,
 } from 'langium';
 import { AstUtils } from 'langium';
-import type { IParserErrorMessageProvider, IToken, TokenType } from 'chevrotain';
 import { MmuGeneratedModule, MmuGeneratedSharedModule } from './generated/module';
 import type { Scenario } from './generated/ast';
 import { entryFor } from './reference';
 import { nearest, orList } from './suggest';
 import type { Diagnostic } from './program';
+
+/** The parser library's types, as far as Langium shows them. */
+type IParserErrorMessageProvider = LangiumCoreServices['parser']['ParserErrorMessageProvider'];
+type IToken = ParseResult['parserErrors'][number]['token'];
+type TokenType = IToken['tokenType'];
 
 /** What the parser wanted where it met a token. */
 interface Wanted {

@@ -1,0 +1,398 @@
+/**
+ * Runs a program on a machine, one statement a step. All of its own state is in {@link InterpreterState}, so that a debugger can save
+ * it together with the machine and come back. Deterministic: the same program on the same machine does the same.
+ */
+import {
+  insnFetch,
+  insnIn,
+  insnInvlpg,
+  insnInvpcid,
+  insnLoad,
+  insnMovToCr,
+  insnOut,
+  insnPlain,
+  insnRdmsr,
+  insnRmw,
+  insnStore,
+  insnWrmsr,
+  insnWrpkru,
+  type Insn,
+} from '../hw/insn';
+import { RFLAGS } from '../hw/regs';
+import { is_smm, type KvmVcpu } from '../kvm/kvm_host';
+import { Machine, type IoctlResult, type RunResult } from '../kvm/machine';
+import { evaluateClaim, type ExpectResult, type LastAction } from './expectations';
+import { mapPages, unmapPages, type TablePages } from './guest-tables';
+import { composeObservers, EventCollector } from './observers';
+import type { GuestInsn, InsnModifiers, Op, ScenarioProgram, Statement } from './program';
+import { registerSet } from './registers';
+
+export type { ExpectResult } from './expectations';
+
+/** What one step did. */
+export interface StepOutcome {
+  readonly statement: Statement;
+  /** of an `expect` */
+  readonly expect: ExpectResult | null;
+  /** of an instruction or a `run` */
+  readonly run: RunResult | null;
+  /** of a memslot ioctl */
+  readonly ioctl: IoctlResult | null;
+  /** why user space cannot go on: the scenario ends here; null as a rule */
+  readonly error: string | null;
+}
+
+/** A `repeat` being run. */
+interface Loop {
+  /** index of the repeat statement */
+  readonly index: number;
+  /** rounds begun */
+  readonly round: number;
+}
+
+/** Everything the interpreter knows beside the program. Immutable: keep it as long as you like. */
+export interface InterpreterState {
+  /** index of the next statement */
+  readonly pc: number;
+  readonly loops: readonly Loop[];
+  readonly last: LastAction | null;
+  readonly tables: TablePages | null;
+  /** statements done */
+  readonly steps: number;
+}
+
+const START: InterpreterState = { pc: 0, loops: [], last: null, tables: null, steps: 0 };
+
+export class Interpreter {
+  readonly program: ScenarioProgram;
+  /** the machine that is driven; a debugger puts a restored one here */
+  machine: Machine;
+  private state: InterpreterState = START;
+
+  /** @param machine defaults to a new one as the program wants it */
+  constructor(program: ScenarioProgram, machine: Machine = new Machine(program.machineConfig)) {
+    this.program = program;
+    this.machine = machine;
+  }
+
+  /** The statement that {@link step} executes; null when the program is over. */
+  next(): { line: number; statement: Statement } | null {
+    const statement = this.program.statements[this.state.pc];
+    return statement ? { line: statement.line, statement } : null;
+  }
+
+  get done(): boolean {
+    return this.state.pc >= this.program.statements.length;
+  }
+
+  /** Statements executed so far. */
+  get steps(): number {
+    return this.state.steps;
+  }
+
+  /** Position, loops and last results; not the machine. */
+  snapshot(): InterpreterState {
+    return this.state;
+  }
+
+  /** Back to a saved state; the machine has to be put back as well. */
+  restore(state: InterpreterState): void {
+    this.state = state;
+  }
+
+  /** Back to the beginning on a machine that is as new. */
+  restart(machine: Machine = new Machine(this.program.machineConfig)): void {
+    this.machine = machine;
+    this.state = START;
+  }
+
+  /**
+   * Executes exactly one statement. What the guest suffers is in the outcome, not an exception. A StopSignal of the observer passes
+   * through; state is then that before the statement, and the machine is somewhere inside it.
+   * @throws Error when the program is over
+   */
+  step(): StepOutcome {
+    const statement = this.program.statements[this.state.pc];
+    if (!statement) throw new Error('the scenario is over: there is no statement left to step');
+    const { op } = statement;
+    const outcome = { statement, expect: null, run: null, ioctl: null, error: null };
+    switch (op.kind) {
+      case 'machine':
+      case 'let':
+      case 'step':
+      case 'note':
+        this.advance(this.state.last);
+        return outcome;
+      case 'repeat':
+        this.enterLoop(statement, op);
+        return outcome;
+      case 'expect': {
+        const vcpu = this.machine.vcpus[statement.vcpu] ?? null;
+        const verdict = evaluateClaim(op.claim, this.machine, vcpu, this.state.last);
+        this.advance(this.state.last);
+        return { ...outcome, expect: { line: statement.line, text: statement.text, ...verdict } };
+      }
+      default:
+        return this.act(statement, op);
+    }
+  }
+
+  /** Executes a statement that does something, with its events collected if an `expect` will ask for them. */
+  private act(statement: Statement, op: Op): StepOutcome {
+    const { machine } = this;
+    const collector = statement.collectsEvents ? new EventCollector() : null;
+    const outer = machine.observer;
+    const lookups = machine.kvm.memslot_lookups;
+    let done: ActionResult;
+    if (collector) machine.observer = composeObservers(collector, outer);
+    try {
+      done = this.execute(statement, op);
+    } finally {
+      if (collector) machine.observer = outer;
+    }
+    const last: LastAction = {
+      run: done.run ?? null,
+      ioctl: done.ioctl ?? null,
+      events: collector?.events ?? null,
+      lookups: machine.kvm.memslot_lookups - lookups,
+    };
+    let error = done.error ?? null;
+    if (last.ioctl && last.ioctl.errno !== 0 && !this.expects(statement, 'errno')) error = last.ioctl.text;
+    if (last.run?.end === 'error' && !this.expects(statement, 'end')) error = last.run.text || 'KVM_RUN failed';
+    if (error === null) this.advance(last, done.tables);
+    else
+      this.state = { ...this.state, pc: this.program.statements.length, loops: [], last, steps: this.state.steps + 1 };
+    return { statement, expect: null, run: last.run, ioctl: last.ioctl, error };
+  }
+
+  /** Whether one of the `expect`s right after a statement is of this kind. */
+  private expects(statement: Statement, kind: 'errno' | 'end'): boolean {
+    for (let i = statement.index + 1; i < this.program.statements.length; i++) {
+      const { op } = this.program.statements[i];
+      if (op.kind === 'expect' && op.claim.kind === kind) return true;
+      if (op.kind !== 'expect' && op.kind !== 'note' && op.kind !== 'step') return false;
+    }
+    return false;
+  }
+
+  /** Executes one statement out of turn: position and last results stay. For checks that try statements on a machine of their own. */
+  perform(statement: Statement): { readonly ioctl: IoctlResult | null; readonly error: string | null } {
+    const { ioctl, error } = this.execute(statement, statement.op);
+    return { ioctl: ioctl ?? null, error: error ?? null };
+  }
+
+  private execute(statement: Statement, op: Op): ActionResult {
+    const { machine } = this;
+    switch (op.kind) {
+      case 'backing':
+        return attempt(() =>
+          machine.backing(op.name, op.size, { huge: op.huge, readonly: op.readonly, hva: op.hva ?? undefined }),
+        );
+      case 'frames': {
+        const huge = machine.host.find(op.backing)?.huge ?? false;
+        return attempt(() => machine.setFrames(op.backing, op.offset, op.pfns, huge ? 512 : 1));
+      }
+      case 'memslot-add':
+      case 'memslot-move':
+      case 'memslot-flags':
+      case 'memslot-delete':
+        return { ioctl: this.memslot(op) };
+      case 'vcpu':
+        return attempt(() => {
+          const vcpu = machine.addVcpu();
+          machine.setRegs(vcpu, registerSet(op.registers, vcpu.regs, true));
+        });
+      case 'tables':
+        return { tables: { as_id: op.as_id, next: op.address } };
+      case 'write': {
+        if (op.host) {
+          const { backing, offset } = op.host;
+          return attempt(() => machine.writeBacking(backing, offset, op.bytes));
+        }
+        const gpa = op.gpa ?? 0;
+        return machine.hostWrite(op.as_id, gpa, op.bytes)
+          ? {}
+          : {
+              error: `no memslot of address space ${op.as_id} holds all of gpa 0x${gpa.toString(16)}, ${op.bytes.length} bytes: user space has no memory there`,
+            };
+      }
+      case 'setregs':
+      case 'map':
+      case 'unmap':
+      case 'smi':
+      case 'insn':
+      case 'run': {
+        const vcpu = machine.vcpus[statement.vcpu];
+        return vcpu ? this.onVcpu(vcpu, op) : { error: `vCPU ${statement.vcpu} does not exist` };
+      }
+      default:
+        return {};
+    }
+  }
+
+  private onVcpu(
+    vcpu: KvmVcpu,
+    op: Extract<Op, { kind: 'setregs' | 'map' | 'unmap' | 'smi' | 'insn' | 'run' }>,
+  ): ActionResult {
+    const { machine } = this;
+    switch (op.kind) {
+      case 'setregs':
+        machine.setRegs(vcpu, registerSet(op.registers, vcpu.regs, false));
+        return {};
+      case 'map': {
+        if (!this.state.tables) return { error: 'map needs pages for guest page tables: write tables at GPA before' };
+        const { pages, error } = mapPages(machine, vcpu.regs, this.state.tables, op);
+        return { tables: pages, error };
+      }
+      case 'unmap':
+        return { error: unmapPages(machine, vcpu.regs, this.state.tables ?? { as_id: 0, next: 0 }, op.gva, op.count) };
+      case 'smi':
+        machine.smi(vcpu);
+        return {};
+      case 'insn':
+        return { run: this.runInsn(vcpu, toInsn(op.insn), op.modifiers) };
+      case 'run': {
+        const set = registerSet(op.registers, vcpu.regs, false);
+        if (op.rip !== null) set.rip = op.rip;
+        machine.setRegs(vcpu, set);
+        vcpu.regs.ripKnown = true;
+        return { run: machine.run(vcpu, 'code', op.limit === null ? {} : { instructions: op.limit }) };
+      }
+    }
+  }
+
+  /** One instruction, with privilege, AC and RIP as its statement asks; they are put back unless the guest changed them meanwhile. */
+  private runInsn(vcpu: KvmVcpu, insn: Insn, m: InsnModifiers): RunResult {
+    const { machine } = this;
+    const { regs } = vcpu;
+    const cpl = regs.cpl;
+    const smm = is_smm(vcpu);
+    const ac = regs.rflags & RFLAGS.AC;
+    regs.ripKnown = m.rip !== null;
+    if (m.rip !== null) regs.rip = m.rip;
+    if (m.ac) regs.rflags |= RFLAGS.AC;
+    if (m.user) setCpl(vcpu, 3);
+    if (m.user || m.ac) machine.registersChanged(vcpu);
+    const result = machine.run(vcpu, insn);
+    if (smm === is_smm(vcpu)) {
+      if (m.user && regs.cpl === 3) setCpl(vcpu, cpl);
+      if (m.ac) regs.rflags = (regs.rflags & ~RFLAGS.AC) | ac;
+      if (m.user || m.ac) machine.registersChanged(vcpu);
+    }
+    return result;
+  }
+
+  private memslot(op: Extract<Op, { kind: `memslot-${string}` }>): IoctlResult {
+    const { machine } = this;
+    const old = machine.kvm.memslots[op.as_id]?.byId(op.id) ?? null;
+    const keep = {
+      gpa: (old?.base_gfn ?? 0) * 4096,
+      size: (old?.npages ?? 0) * 4096,
+      hva: old?.userspace_addr ?? 0n,
+      flags: old?.flags ?? 0,
+    };
+    const region = { as_id: op.as_id, id: op.id };
+    switch (op.kind) {
+      case 'memslot-add': {
+        const hva = op.host ? (machine.host.find(op.host.backing)?.hva ?? 0n) + BigInt(op.host.offset) : (op.hva ?? 0n);
+        return machine.set_user_memory_region({ ...region, gpa: op.gpa, size: op.size, hva, flags: op.flags });
+      }
+      case 'memslot-move':
+        return machine.set_user_memory_region({ ...region, ...keep, gpa: op.gpa });
+      case 'memslot-flags':
+        return machine.set_user_memory_region({ ...region, ...keep, flags: op.flags });
+      case 'memslot-delete':
+        return machine.set_user_memory_region({ ...region, ...keep, size: 0 });
+    }
+  }
+
+  // ---- position -------------------------------------------------------------------------------------------------------------
+
+  private enterLoop(statement: Statement, op: Extract<Op, { kind: 'repeat' }>): void {
+    if (op.count === 0) this.moveTo(op.end, this.state.loops);
+    else
+      this.state = {
+        ...this.state,
+        pc: statement.index + 1,
+        loops: [...this.state.loops, { index: statement.index, round: 1 }],
+        steps: this.state.steps + 1,
+      };
+  }
+
+  private advance(last: LastAction | null, tables: TablePages | null = this.state.tables): void {
+    this.state = { ...this.state, last, tables };
+    this.moveTo(this.state.pc + 1, this.state.loops);
+  }
+
+  /** Goes to a statement, or back to the top of each `repeat` that ends there and has rounds left. */
+  private moveTo(target: number, running: readonly Loop[]): void {
+    let pc = target;
+    const loops = [...running];
+    for (let top = loops.at(-1); top; top = loops.at(-1)) {
+      const { op } = this.program.statements[top.index];
+      if (op.kind !== 'repeat' || pc !== op.end) break;
+      if (op.count === null || top.round < op.count) {
+        loops[loops.length - 1] = { index: top.index, round: top.round + 1 };
+        pc = top.index + 1;
+        break;
+      }
+      loops.pop();
+    }
+    this.state = { ...this.state, pc, loops, steps: this.state.steps + 1 };
+  }
+}
+
+/** What executing an action gave; absent: nothing of the kind. */
+interface ActionResult {
+  readonly run?: RunResult;
+  readonly ioctl?: IoctlResult;
+  readonly tables?: TablePages;
+  readonly error?: string | null;
+}
+
+/** User space's own mistakes (a mapping that cannot be made) come as errors with a sentence. Never used around the guest. */
+export function attempt(f: () => unknown): ActionResult {
+  try {
+    f();
+    return {};
+  } catch (e) {
+    if (e instanceof Error && e.name === 'Error') return { error: e.message };
+    throw e;
+  }
+}
+
+function setCpl(vcpu: KvmVcpu, cpl: number): void {
+  vcpu.regs.cs.dpl = cpl;
+  vcpu.regs.ss.dpl = cpl;
+}
+
+function toInsn(i: GuestInsn): Insn {
+  switch (i.op) {
+    case 'load':
+      return insnLoad(i.address, i.size);
+    case 'store':
+      return insnStore(i.address, i.size, i.value);
+    case 'rmw':
+      return insnRmw(i.address, i.size, i.value);
+    case 'fetch':
+      return insnFetch(i.address);
+    case 'invlpg':
+      return insnInvlpg(i.address);
+    case 'invpcid':
+      return insnInvpcid(i.type, i.pcid, i.address);
+    case 'mov':
+      return insnMovToCr(i.cr, i.value);
+    case 'wrmsr':
+      return insnWrmsr(i.msr, i.value);
+    case 'rdmsr':
+      return insnRdmsr(i.msr);
+    case 'wrpkru':
+      return insnWrpkru(i.value);
+    case 'out':
+      return insnOut(i.port, i.value);
+    case 'in':
+      return insnIn(i.port);
+    default:
+      return insnPlain(i.op);
+  }
+}
