@@ -6,6 +6,8 @@ import {
   EPT_QUALIFICATION,
   ERRNO,
   INTERRUPTION_INFO,
+  IOIO_EXITINFO1,
+  IO_QUALIFICATION,
   KVM_EXIT_REASON,
   KVM_EXIT_REASONS,
   NPF_EXITINFO1,
@@ -161,7 +163,16 @@ describe('exit reasons and return values', () => {
     assert.equal(summary(SVM_EXIT_CODE, 0x400n), 'NPF');
     assert.match(summary(SVM_EXIT_CODE, (1n << 64n) - 1n), /INVALID/);
     assert.equal(summary(KVM_EXIT_REASON, 6n), 'KVM_EXIT_MMIO');
-    assert.match(summary(INTERRUPTION_INFO, 0x80000b0en), /vector=14 type=3 error_code_valid valid/);
+    assert.equal(summary(INTERRUPTION_INFO, 0x80000b0en), 'hardware exception #PF with error code');
+    assert.equal(summary(INTERRUPTION_INFO, 0x80000202n), 'NMI');
+    assert.equal(summary(INTERRUPTION_INFO, 0x800000ecn), 'external interrupt vector 236');
+    assert.equal(summary(INTERRUPTION_INFO, 0xb0en), 'no event');
+    assert.equal(summary(CR_QUALIFICATION, 0x314n), 'mov from cr4 to rbx');
+    assert.equal(summary(CR_QUALIFICATION, 0x50030n), 'lmsw 0x5');
+    assert.equal(summary(IO_QUALIFICATION, 0xe00040n), 'out port 0xe0, 1 byte');
+    assert.equal(summary(IO_QUALIFICATION, 0x3f8003bn), 'rep ins port 0x3f8, 4 bytes');
+    assert.equal(summary(IOIO_EXITINFO1, 0xe00010n), 'out port 0xe0, 1 byte');
+    assert.equal(summary(IOIO_EXITINFO1, 0x3f8004dn), 'rep ins port 0x3f8, 4 bytes');
     assert.equal(decodeWord(CR_QUALIFICATION, 0x300n).fields[3].text, '3 (rbx)');
   });
 

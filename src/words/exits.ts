@@ -134,6 +134,13 @@ export const INTERRUPTION_INFO: WordLayout = {
     { name: 'nmi_unblocking', lsb: 12, width: 1, meaning: 'NMI unblocking due to IRET.' },
     { name: 'valid', lsb: 31, width: 1, meaning: 'The field is valid.' },
   ],
+  summarize: (field) => {
+    if (!field('valid')) return 'no event';
+    const [vector, type] = INTERRUPTION_INFO.fields;
+    const what = vector.values?.[Number(field('vector'))] ?? `vector ${field('vector')}`;
+    const kind = type.values?.[Number(field('type'))] ?? `type ${field('type')}`;
+    return `${kind}${kind === what ? '' : ` ${what}`}${field('error_code_valid') ? ' with error code' : ''}`;
+  },
 };
 
 /** Exit qualification of control-register accesses (exit reason 28). */
@@ -182,7 +189,75 @@ export const CR_QUALIFICATION: WordLayout = {
     },
     { name: 'lmsw_source', lsb: 16, width: 16, meaning: 'Source data of LMSW.', format: 'hex' },
   ],
+  summarize: (field) => {
+    const register = CR_QUALIFICATION.fields[3].values?.[Number(field('register'))];
+    switch (Number(field('access'))) {
+      case 0:
+        return `mov to cr${field('cr')} from ${register}`;
+      case 1:
+        return `mov from cr${field('cr')} to ${register}`;
+      case 2:
+        return 'clts';
+      default:
+        return `lmsw 0x${field('lmsw_source').toString(16)}`;
+    }
+  },
 };
+
+/** Exit qualification of I/O instructions (exit reason 30). */
+export const IO_QUALIFICATION: WordLayout = {
+  id: 'io_qualification',
+  word: 'io_qualification',
+  title: 'I/O instruction exit qualification',
+  size: 64,
+  vendor: 'intel',
+  source: 'SDM vol. 3C, exit qualification for I/O instructions',
+  fields: [
+    {
+      name: 'size',
+      lsb: 0,
+      width: 3,
+      meaning: 'Size of the access.',
+      values: { 0: '1 byte', 1: '2 bytes', 3: '4 bytes' },
+    },
+    { name: 'in', lsb: 3, width: 1, meaning: 'IN rather than OUT.' },
+    { name: 'string', lsb: 4, width: 1, meaning: 'INS or OUTS.' },
+    { name: 'rep', lsb: 5, width: 1, meaning: 'REP prefix.' },
+    { name: 'immediate', lsb: 6, width: 1, meaning: 'The port is an immediate operand, not DX.' },
+    { name: 'port', lsb: 16, width: 16, meaning: 'Port number.', format: 'hex' },
+  ],
+  summarize: (field) => ioText(field, `${Number(field('size')) + 1} byte${field('size') ? 's' : ''}`),
+};
+
+/** EXITINFO1 of SVM_EXIT_IOIO; EXITINFO2 is the address of the next instruction. */
+export const IOIO_EXITINFO1: WordLayout = {
+  id: 'ioio_exitinfo1',
+  word: 'ioio_exitinfo1',
+  title: 'I/O intercept EXITINFO1',
+  size: 64,
+  vendor: 'amd',
+  source: 'APM vol. 2, 15.10.2 IN and OUT behavior',
+  fields: [
+    { name: 'in', lsb: 0, width: 1, meaning: 'IN rather than OUT.' },
+    { name: 'string', lsb: 2, width: 1, meaning: 'INS or OUTS.' },
+    { name: 'rep', lsb: 3, width: 1, meaning: 'REP prefix.' },
+    { name: 'SZ8', lsb: 4, width: 1, meaning: '1-byte access.' },
+    { name: 'SZ16', lsb: 5, width: 1, meaning: '2-byte access.' },
+    { name: 'SZ32', lsb: 6, width: 1, meaning: '4-byte access.' },
+    { name: 'A16', lsb: 7, width: 1, meaning: '16-bit address.' },
+    { name: 'A32', lsb: 8, width: 1, meaning: '32-bit address.' },
+    { name: 'A64', lsb: 9, width: 1, meaning: '64-bit address.' },
+    { name: 'segment', lsb: 10, width: 3, meaning: 'Effective segment of a string access.' },
+    { name: 'port', lsb: 16, width: 16, meaning: 'Port number.', format: 'hex' },
+  ],
+  summarize: (field) =>
+    ioText(field, field('SZ8') ? '1 byte' : field('SZ16') ? '2 bytes' : field('SZ32') ? '4 bytes' : 'no size'),
+};
+
+function ioText(field: (name: string) => bigint, size: string): string {
+  const rep = field('rep') ? 'rep ' : '';
+  return `${rep}${field('in') ? 'in' : 'out'}${field('string') ? 's' : ''} port 0x${field('port').toString(16)}, ${size}`;
+}
 
 interface RetPfEra {
   readonly range: KernelRange;

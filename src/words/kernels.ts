@@ -201,3 +201,33 @@ function sideOf(kernel: KernelVersion, bound: string): number {
 export function rangeText(range: KernelRange): string {
   return range.from === range.to ? range.from : `${range.from} .. ${range.to}`;
 }
+
+/** Last minor release of each major, so that v5.19 and v6.0 are neighbours. */
+const LAST_MINOR: readonly (readonly [number, number, number])[] = [
+  [3, 1, 19],
+  [4, 0, 20],
+  [5, 0, 19],
+  [6, 0, 19],
+  [7, 0, 3],
+];
+
+/** Every release that the tables cover, oldest first: `v3.1` … `v7.3`. */
+export const RELEASES: readonly string[] = LAST_MINOR.flatMap(([major, first, last]) =>
+  Array.from({ length: last - first + 1 }, (_, i) => `v${major}.${first + i}`),
+);
+
+/**
+ * Ranges as text, neighbours joined and patch levels dropped: `v5.13 .. v6.8, v6.9 .. v7.1` becomes `v5.13 .. v7.1`.
+ * Empty for no range.
+ */
+export function joinRanges(ranges: readonly KernelRange[]): string {
+  const index = (bound: string) => RELEASES.indexOf(/^v\d+\.\d+/.exec(bound)![0]);
+  const spans: { from: number; to: number }[] = [];
+  for (const range of [...ranges].sort((a, b) => index(a.from) - index(b.from))) {
+    const [from, to] = [index(range.from), index(range.to)];
+    const last = spans.at(-1);
+    if (last && from <= last.to + 1) last.to = Math.max(last.to, to);
+    else spans.push({ from, to });
+  }
+  return spans.map((s) => rangeText({ from: RELEASES[s.from], to: RELEASES[s.to] })).join(', ');
+}

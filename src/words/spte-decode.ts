@@ -204,7 +204,9 @@ function judge(l: SpteLayout, s: Omit<DecodedSpte, 'summary'>, notes: string[]):
     );
   }
   if (s.kind === 'zero' && !s.isNonpresentValue) {
-    notes.push('Empty entries of this kernel have bit 63 set (suppress #VE); a zero entry can raise #VE.');
+    notes.push(
+      `Empty entries of this kernel have bit 63 set${l.pagingType === 'ept' ? ' (suppress #VE): this one can raise #VE' : ''}.`,
+    );
   }
   if (s.word && s.word.reserved !== 0n) notes.push(`Bits ${bitList(s.word.reserved)} have no meaning in this layout.`);
   if (s.kind === 'mmio') {
