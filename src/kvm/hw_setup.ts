@@ -6,6 +6,7 @@ import { noIntercepts } from '../hw/exits';
 import type { Op } from '../hw/insn';
 import { UncachedMemory, type LinearMemory } from '../hw/linear-memory';
 import { CR0, CR4, EFER, MSR, type CpuState } from '../hw/regs';
+import { Tlb } from '../hw/tlb';
 import type { Translator } from '../hw/translate';
 import { INVALID_PAGE, type KvmVcpu } from './kvm_host';
 import type { Machine } from './machine';
@@ -14,16 +15,65 @@ import { role_get } from './roles';
 /** Memory as the processor of one vCPU sees it under KVM. */
 export class MachineMemory extends UncachedMemory implements LinearMemory {
   vcpu: KvmVcpu | null = null;
+  readonly tlb = new Tlb();
 
   constructor(
     private readonly machine: Machine,
     translator: Translator,
   ) {
     super(translator);
+    translator.tlb = this.tlb;
+  }
+
+  /** VPID, or ASID on AMD: one per vCPU, never 0. */
+  private get vpid(): number {
+    return (this.vcpu?.vcpu_id ?? 0) + 1;
+  }
+
+  /** Tags of the translations made from now on. */
+  private enterContext(s: CpuState): void {
+    const { tlb, vpid, machine: m } = this;
+    const root = this.vcpu?.mmu.root.hpa ?? INVALID_PAGE;
+    const shadow = !m.tdpEnabled;
+    // With shadow paging the processor sees KVM's CR3; its PCID is the guest's (kvm_get_active_pcid()).
+    const pcid = s.cr4 & CR4.PCIDE ? Number(s.cr3 & 0xfffn) : 0;
+    const cr3 = shadow ? root : Number(s.cr3 & 0xffffffffff000n);
+    const lo = cr3 >>> 0;
+    const hi = Math.floor(cr3 / 0x1_0000_0000);
+    tlb.enter(
+      vpid,
+      pcid,
+      shadow || root === INVALID_PAGE ? '' : `${m.config.paging}:0x${root.toString(16)}`,
+      lo,
+      Math.max(hi, 0),
+    );
+  }
+
+  override invlpg(lo: number, hi: number): void {
+    this.tlb.invlpg(lo, hi);
+  }
+
+  override invpcid(type: number, pcid: number, lo: number, hi: number): void {
+    this.tlb.invpcid(type, pcid, lo, hi);
+  }
+
+  override flush(global: boolean): void {
+    if (global) this.tlb.flushCurrent();
+    else this.tlb.flushCurrentPcid();
+  }
+
+  /** What the hypervisor flushes; see Machine.flush_tlb_*(). */
+  flushBy(scope: 'all' | 'current' | 'guest'): void {
+    const { tlb, vpid, machine: m } = this;
+    const root = this.vcpu?.mmu.root.hpa ?? INVALID_PAGE;
+    if (scope === 'guest' || !m.tdpEnabled) tlb.flushVpid(vpid, true);
+    else if (m.config.vendor === 'amd') tlb.tlbControl(3, vpid);
+    else tlb.invept(scope === 'all' || root === INVALID_PAGE ? null : `ept:0x${root.toString(16)}`);
   }
 
   override loadRegisters(s: CpuState): void {
     const m = this.machine;
+    this.enterContext(s);
     if (m.tdpEnabled) {
       super.loadRegisters(s);
       return;

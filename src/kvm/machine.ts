@@ -187,6 +187,8 @@ export class Machine {
   /** max_huge_page_level */
   readonly maxHugePageLevel: number;
   readonly nrips: boolean;
+  /** no translation survives a VM entry (emulated processors) */
+  readonly flushOnEntry: boolean;
   readonly decodeAssists: boolean;
   /** memslot flags beyond the merged ones (the SMRAM alternatives) */
   readonly extraMemslotFlags: number;
@@ -239,6 +241,9 @@ export class Machine {
     this.tdpEnabled = config.paging !== 'shadow';
     this.tdpMmuEnabled = this.tdpEnabled && config.tdp_mmu && this.caps.tdpMmu !== 'absent';
     this.maxHugePageLevel = this.tdpEnabled ? 3 : 2;
+    this.flushOnEntry = config.quirks.some(
+      (q) => q === 'tlb-flush-on-entry' || q.startsWith('tcg-') || q.startsWith('bochs-'),
+    );
     this.nrips = !config.quirks.includes('no-nrips');
     this.decodeAssists = !config.quirks.includes('no-decode-assists');
     this.extraMemslotFlags = config.smram_design === 'flag' ? KVM_MEM_X86_SMRAM : 0;
@@ -491,6 +496,8 @@ export class Machine {
       // Set per run: a function that lived in the processor would tie a copy of the machine to this one.
       vcpu.processor.onEvent = (e, address) => this.guestEvent(vcpu, e, address);
     }
+    // An emulated processor loads CR3 at each entry and forgets everything with it.
+    if (this.flushOnEntry) this.memoryOf(vcpu).tlb.flushAll();
     const insn = work.insn;
     const exit = vcpu.processor.run(() => {
       if (insn === 'code') {
@@ -611,22 +618,27 @@ export class Machine {
 
   flush_tlb_all(vcpu: KvmVcpu, reason: string): void {
     this.flushed(vcpu, 'all', reason);
-    vcpu.processor.mmu.flush(true);
+    this.memoryOf(vcpu).flushBy('all');
   }
 
   flush_tlb_current(vcpu: KvmVcpu, reason: string): void {
     this.flushed(vcpu, 'current', reason);
-    vcpu.processor.mmu.flush(true);
+    this.memoryOf(vcpu).flushBy('current');
   }
 
   flush_tlb_guest(vcpu: KvmVcpu, reason: string): void {
     this.flushed(vcpu, 'guest', reason);
-    vcpu.processor.mmu.flush(true);
+    this.memoryOf(vcpu).flushBy('guest');
   }
 
   flush_tlb_gva(vcpu: KvmVcpu, gva: bigint): void {
     this.flushed(vcpu, 'gva', `INVLPG 0x${gva.toString(16)}`);
     vcpu.processor.mmu.invlpg(Number(gva & 0xffffffffn), Number(gva >> 32n));
+  }
+
+  /** The vCPU's translation unit with its TLB. */
+  memoryOf(vcpu: KvmVcpu): MachineMemory {
+    return vcpu.processor.mmu as MachineMemory;
   }
 
   private flushed(vcpu: KvmVcpu, scope: string, reason: string): void {
