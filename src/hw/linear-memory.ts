@@ -58,15 +58,15 @@ export class UncachedMemory implements LinearMemory {
     return status;
   }
 
-  invlpg(): void {
+  invlpg(_lo: number, _hi: number): void {
     // nothing is cached
   }
 
-  invpcid(): void {
+  invpcid(_type: number, _pcid: number, _lo: number, _hi: number): void {
     // nothing is cached
   }
 
-  flush(): void {
+  flush(_global: boolean): void {
     // nothing is cached
   }
 
