@@ -7,7 +7,6 @@
 import type { Bus } from '../hw/bus';
 import { execute } from '../hw/exec';
 import { decodeInsn, type Insn } from '../hw/insn';
-import { CR4 } from '../hw/regs';
 import { enter, leave } from './machine';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
@@ -584,5 +583,3 @@ export function complete_emulated_mmio(vcpu: KvmVcpu): number {
   leave(m);
   return r;
 }
-
-export { CR4 };

@@ -107,7 +107,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   const intel = m.config.vendor === 'intel';
   const c = noIntercepts();
   const insns = new Set<Op>(['hlt', 'rsm', 'vmcall', 'vmmcall', 'cpuid'] as Op[]);
-  insns.delete('cpuid' as Op);
+  insns.delete('cpuid');
   c.io = true;
   c.msrPassthrough = new Set([MSR.FS_BASE, MSR.GS_BASE, MSR.KERNEL_GS_BASE]);
   c.crRead = m.tdpEnabled ? 0 : 1 << 3;

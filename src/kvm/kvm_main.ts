@@ -173,7 +173,7 @@ function kvm_set_memslot(
     if (first && first.index + fresh.npages <= first.backing.pfns.length)
       fresh.backing = { of: first.backing, first: first.index };
     if (change === 'flags' && old) fresh.arch = old.arch;
-    else fresh.arch = kvm_alloc_memslot_metadata(m, fresh);
+    else fresh.arch = kvm_alloc_memslot_metadata(fresh);
     leave(m);
   }
   if (old) slots.remove(old);
@@ -214,7 +214,7 @@ function kvm_swap_active_memslots(kvm: Kvm, slots: Memslots): void {
 }
 
 /** kvm_alloc_memslot_metadata(): the rmap heads and where huge pages are impossible from the start. */
-function kvm_alloc_memslot_metadata(m: Machine, slot: KvmMemorySlot): KvmMemorySlot['arch'] {
+function kvm_alloc_memslot_metadata(slot: KvmMemorySlot): KvmMemorySlot['arch'] {
   const info = [2, 3].map((level) => {
     const entries = gfn_to_index(slot.base_gfn + slot.npages - 1, slot.base_gfn, level) + 1;
     const a = new Int32Array(entries);
@@ -226,10 +226,9 @@ function kvm_alloc_memslot_metadata(m: Machine, slot: KvmMemorySlot): KvmMemoryS
     if (ugfn % pages !== slot.base_gfn % pages) a.fill(1);
     return a;
   });
-  void m;
   return {
     lpage_info: [info[0], info[1]],
-    rmap: [new Map(), new Map(), new Map()],
+    rmap: [1, 2, 3].map(() => new Map<number, number[]>()),
     gfn_write_track: new Map(),
   };
 }

@@ -17,12 +17,12 @@ import { kernelCaps, type KernelCaps } from './eras';
 import { Host, type Backing } from './host';
 import { configureProcessor, MachineMemory } from './hw_setup';
 import { MachineRecorder } from './recorder';
-import { INVALID_PAGE, is_smm, Kvm, KVM_MEM_X86_SMRAM, KvmVcpu, type KvmMmu } from './kvm_host';
+import { is_smm, Kvm, KVM_MEM_X86_SMRAM, KvmVcpu, type KvmMmu } from './kvm_host';
 import {
   kvm_gpa_to_hpa,
   kvm_set_memory_region,
   kvm_vcpu_gfn_to_memslot,
-  __gfn_to_memslot,
+  type __gfn_to_memslot,
   type IoctlResult,
   type PfnResult,
   type UserMemoryRegion,
@@ -763,5 +763,3 @@ function exitNumber(e: UserExit): number {
       return 0;
   }
 }
-
-export { INVALID_PAGE };

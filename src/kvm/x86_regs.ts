@@ -6,7 +6,6 @@ import { enter, leave } from './machine';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_init_mmu, kvm_mmu_reset_context } from './mmu/calc_role';
 import { kvm_mmu_free_roots, kvm_mmu_new_pgd, kvm_mmu_unload } from './mmu/roots';
-import { role_get } from './roles';
 import { kvm_make_request } from './x86_requests';
 
 /** load_pdptrs(): PAE PDPTEs from CR3. @returns false: a reserved bit is set, the CR write gets #GP */
@@ -195,5 +194,3 @@ export function kvm_get_msr(vcpu: KvmVcpu, index: number): bigint | null {
   if (index === MSR.EFER) return vcpu.regs.efer;
   return vcpu.regs.msrs.get(index) ?? null;
 }
-
-export { role_get };

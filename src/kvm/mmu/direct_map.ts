@@ -11,7 +11,7 @@ import {
   __gfn_to_pfn_memslot,
 } from '../kvm_main';
 import { role_get } from '../roles';
-import { kvm_flush_remote_tlbs, kvm_flush_remote_tlbs_with_address } from '../x86_requests';
+import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
 import {
@@ -326,5 +326,3 @@ export function gfn_to_memslot_dirty_bitmap(vcpu: KvmVcpu, gfn: number, no_dirty
   if (no_dirty_log && kvm_slot_dirty_track_enabled(slot)) return null;
   return slot;
 }
-
-export { kvm_flush_remote_tlbs };

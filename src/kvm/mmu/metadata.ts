@@ -5,16 +5,7 @@
 import { enter, leave } from '../machine';
 import { role_get } from '../roles';
 import type { KvmMmu, KvmVcpu, RsvdBitsValidate } from '../kvm_host';
-import {
-  is_cr0_pg,
-  is_cr0_wp,
-  is_cr4_pae,
-  is_cr4_pke,
-  is_cr4_pse,
-  is_cr4_smap,
-  is_cr4_smep,
-  is_efer_nx,
-} from './calc_role';
+import { is_cr0_pg, is_cr0_wp, is_cr4_pke, is_cr4_pse, is_cr4_smap, is_cr4_smep, is_efer_nx } from './calc_role';
 
 /** rsvd_bits(a, b): mask of bits a..b, 0 if a > b. */
 export function rsvd_bits(a: number, b: number): bigint {
@@ -232,5 +223,3 @@ export function is_rsvd_bits_set(r: RsvdBitsValidate, lo: number, hi: number, le
   if (((lo & r.lo[i]) | (hi & r.hi[i])) !== 0) return true;
   return r.bad_mt_xwr !== 0n && ((r.bad_mt_xwr >> BigInt(lo & 0x3f)) & 1n) === 1n;
 }
-
-export { is_cr4_pae };

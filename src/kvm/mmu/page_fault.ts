@@ -2,16 +2,7 @@
  * arch/x86/kvm/mmu/mmu.c: from an exit to RET_PF_*. Facts: reference kvm-mmu-model.md chapters 12 and 17.
  */
 import { enter, leave } from '../machine';
-import {
-  ACC_ALL,
-  ACC_EXEC,
-  ACC_USER,
-  ACC_WRITE,
-  INVALID_PAGE,
-  is_guest_mode,
-  KVM_MEMSLOT_INVALID,
-  type KvmVcpu,
-} from '../kvm_host';
+import { ACC_ALL, INVALID_PAGE, is_guest_mode, KVM_MEMSLOT_INVALID, type KvmVcpu } from '../kvm_host';
 import {
   gfn_to_hva_memslot,
   kvm_slot_dirty_track_enabled,
@@ -21,9 +12,8 @@ import {
 } from '../kvm_main';
 import { role_get } from '../roles';
 import { x86_emulate_instruction } from '../emulate';
-import { kvm_flush_remote_tlbs } from '../x86_requests';
 import { direct_map, get_walk, is_tdp_mmu } from './direct_map';
-import { KvmPageFault, RET_PF } from './fault';
+import { type KvmPageFault, RET_PF } from './fault';
 import { handle_mmio_page_fault, mmio_info_in_cache, vcpu_cache_mmio_info } from './mmio';
 import {
   gfn_valid_sp_with_gptes,
@@ -35,7 +25,6 @@ import {
 } from './pages';
 import { root_to_sp } from './roots';
 import { kvm_tdp_mmu_get_walk, kvm_tdp_mmu_map, newSpteWalk } from './tdp_mmu';
-import { handle_changed_spte } from './tdp_mmu_ops';
 import { kvm_slot_page_track_is_active } from './track';
 import { shadow_page_fault } from './shadow_fault';
 
@@ -352,5 +341,3 @@ export function kvm_mmu_unprotect_page(vcpu: KvmVcpu, gfn: number): boolean {
   leave(m);
   return any;
 }
-
-export { ACC_EXEC, ACC_USER, ACC_WRITE, handle_changed_spte, kvm_flush_remote_tlbs };

@@ -6,7 +6,6 @@ import { enter, leave } from '../machine';
 import { ACC_ALL, ACC_EXEC, ACC_USER, ACC_WRITE, INVALID_PAGE, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { kvm_vcpu_gfn_to_memslot, __gfn_to_pfn_memslot } from '../kvm_main';
 import { role_get } from '../roles';
-import { kvm_make_request } from '../x86_requests';
 import { is_cr0_wp, is_cr4_pae, is_cr4_smep } from './calc_role';
 import {
   direct_pte_prefetch,
@@ -270,5 +269,3 @@ export function prefetch_gpte(
   mmu_set_spte(vcpu, slot, sptep, access, gfn, out.pfn, null);
   return true;
 }
-
-export { kvm_make_request };

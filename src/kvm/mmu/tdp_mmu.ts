@@ -9,7 +9,7 @@ import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
-import { kvm_mmu_role_as_id, pageFields } from './pages';
+import { pageFields } from './pages';
 import { tdp_mmu_set_spte, tdpWalk } from './tdp_mmu_ops';
 
 const bigSpte = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
@@ -243,5 +243,3 @@ export function kvm_tdp_mmu_get_walk(vcpu: KvmVcpu, gfn: number, out: SpteWalk):
     return true;
   });
 }
-
-export { kvm_mmu_role_as_id };

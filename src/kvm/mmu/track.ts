@@ -7,7 +7,7 @@ import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
 import { role_get } from '../roles';
 import { gfn_to_index } from '../memslots';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
-import { kvm_mmu_role_as_id, slotOfPage, update_gfn_disallow_lpage_count } from './pages';
+import { slotOfPage, update_gfn_disallow_lpage_count } from './pages';
 import { rmap_write_protect_slot_gfn } from './rmap';
 import { kvm_tdp_mmu_write_protect_gfn } from './tdp_mmu_ops';
 
@@ -58,5 +58,3 @@ export function unaccount_shadowed(kvm: Kvm, sp: KvmMmuPage): void {
 export function kvm_slot_page_track_is_active(slot: KvmMemorySlot | null, gfn: number): boolean {
   return slot !== null && (slot.arch.gfn_write_track.get(gfn - slot.base_gfn) ?? 0) > 0;
 }
-
-export { kvm_mmu_role_as_id };
