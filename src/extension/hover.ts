@@ -78,7 +78,7 @@ class ValueHover implements vscode.HoverProvider {
     const text = new vscode.MarkdownString(
       meaningMarkdown(found.value, meaning, [
         ...(word === undefined ? [] : [link('Role Decoder', 'mmuscope.openRoleDecoder', { word, value })]),
-        link('Decode as…', 'mmuscope.decodeValue', { value, context: this.context(document, line, found) }),
+        link('Decode as…', 'mmuscope.decodeValue', { value, ...(first === undefined ? {} : { as: first.as }) }),
       ]),
     );
     text.isTrusted = { enabledCommands: ['mmuscope.openRoleDecoder', 'mmuscope.decodeValue'] };

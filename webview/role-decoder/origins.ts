@@ -150,37 +150,46 @@ function rootRoleTexts(use: MmuUse, cpuBase: Texts): Texts {
   }
 }
 
-/** mmu_role, v4.20 .. v5.18: one 64-bit word (kvm_calc_mmu_role_common and its callers). */
-function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
-  const longMode = pkeNeedsLongMode ? 'EFER.LMA && ' : '';
+/**
+ * mmu_role, v4.20 .. v5.18: one 64-bit word (kvm_calc_mmu_role_common, kvm_calc_mmu_role_ext and their callers).
+ * @param pagedOnly from v5.14 on the registers count only while paging is on, PKE and LA57 only in long mode
+ * @param tdpFollowsSmep from v5.17 on TDP roots carry the guest's smep_andnot_wp and smap_andnot_wp, as they do NX and WP
+ */
+function mmuRoleTexts(use: MmuUse, pagedOnly: boolean, tdpFollowsSmep: boolean): Texts {
+  const paged = (condition: string): string => (pagedOnly ? `CR0.PG && ${condition}` : condition);
+  const longMode = (condition: string): string => (pagedOnly ? `CR0.PG && EFER.LMA && ${condition}` : condition);
   const ext: Texts = {
     valid: '1',
     execonly: use === 'shadow-ept' ? 'execonly' : '0',
     cr0_pg: 'CR0.PG',
-    cr4_pae: 'CR4.PAE',
-    cr4_pse: 'CR4.PSE',
-    cr4_pke: `${longMode}CR4.PKE`,
-    cr4_smap: 'CR4.SMAP',
-    cr4_smep: 'CR4.SMEP',
-    cr4_la57: `${longMode}CR4.LA57`,
-    efer_lma: 'EFER.LMA',
+    cr4_pae: paged('CR4.PAE'),
+    cr4_pse: paged('CR4.PSE'),
+    cr4_pke: longMode('CR4.PKE'),
+    cr4_smap: paged('CR4.SMAP'),
+    cr4_smep: paged('CR4.SMEP'),
+    cr4_la57: longMode('CR4.LA57'),
+    efer_lma: paged('EFER.LMA'),
   };
   const common: Texts = {
     quadrant: '0',
     access: 'ACC_ALL',
     invalid: '0',
     spp: '0',
-    nxe: 'EFER.NX',
-    efer_nx: 'EFER.NX',
-    cr0_wp: 'CR0.WP',
+    nxe: paged('EFER.NX'),
+    efer_nx: paged('EFER.NX'),
+    cr0_wp: paged('CR0.WP'),
     ...USE_EXCEPT_WALK,
   };
-  const eight = (condition: string): Texts => ({
-    cr4_pae: condition,
-    gpte_is_8_bytes: condition,
-    has_4_byte_gpte: condition === '1' ? '0' : `!${condition}`,
+  /** The bit has three names and two polarities; direct and EPT roots say 8 bytes whatever the guest has. */
+  const gpteSize = (eightBytes: boolean): Texts => ({
+    cr4_pae: eightBytes ? '1' : paged('CR4.PAE'),
+    gpte_is_8_bytes: eightBytes ? '1' : paged('CR4.PAE'),
+    has_4_byte_gpte: eightBytes ? '0' : paged('!CR4.PAE'),
   });
-  const notWp: Texts = { smep_andnot_wp: 'CR4.SMEP && !CR0.WP', smap_andnot_wp: 'CR4.SMAP && !CR0.WP' };
+  const notWp: Texts = {
+    smep_andnot_wp: paged('CR4.SMEP && !CR0.WP'),
+    smap_andnot_wp: paged('CR4.SMAP && !CR0.WP'),
+  };
   const guestLevel = 'EFER.LMA ? (CR4.LA57 ? 5 : 4)';
   const base: Texts = {
     tdp: {
@@ -188,9 +197,8 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
       level: 'tdp_level',
       direct: '1',
       ad_disabled: '!ad_enabled',
-      smep_andnot_wp: '0',
-      smap_andnot_wp: '0',
-      ...eight('1'),
+      ...(tdpFollowsSmep ? notWp : { smep_andnot_wp: '0', smap_andnot_wp: '0' }),
+      ...gpteSize(true),
     },
     shadow: {
       ...common,
@@ -198,9 +206,9 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
       level: `${guestLevel} : 3`,
       direct: '!CR0.PG',
       ad_disabled: '0',
-      ...eight('CR4.PAE'),
+      ...gpteSize(false),
     },
-    'shadow-npt': { ...common, ...notWp, level: 'tdp_level', direct: '0', ad_disabled: '0', ...eight('CR4.PAE') },
+    'shadow-npt': { ...common, ...notWp, level: 'tdp_level', direct: '0', ad_disabled: '0', ...gpteSize(false) },
     'shadow-ept': {
       ...common,
       level: 'eptp_level',
@@ -212,7 +220,7 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
       cr0_wp: '1',
       smep_andnot_wp: '0',
       smap_andnot_wp: '1',
-      ...eight('1'),
+      ...gpteSize(true),
     },
     walk: {
       ...common,
@@ -220,23 +228,15 @@ function mmuRoleTexts(use: MmuUse, pkeNeedsLongMode: boolean): Texts {
       level: `CR0.PG ? (${guestLevel} : CR4.PAE ? 3 : 2) : 0`,
       direct: '1',
       ad_disabled: '0',
-      ...eight('CR4.PAE'),
+      ...gpteSize(false),
     },
   }[use];
   return { ...prefix('base', base), ...prefix('ext', ext) };
 }
 
-/** base_role up to v4.19: level, direct and access are filled in when a page is looked up. */
+/** base_role up to v4.19. Level, direct and access have no formula: they are filled in when a page is looked up. */
 function baseRoleTexts(use: MmuUse): Texts {
-  const zero = {
-    quadrant: '0',
-    pad_for_nice_hex_output: '0',
-    invalid: '0',
-    level: '0',
-    direct: '0',
-    access: '0',
-    spp: '0',
-  };
+  const zero = { quadrant: '0', pad_for_nice_hex_output: '0', invalid: '0', spp: '0' };
   if (use === 'tdp') {
     const none = { cr4_pae: '0', nxe: '0', cr0_wp: '0', smep_andnot_wp: '0', smap_andnot_wp: '0' };
     return { ...zero, ...none, ad_disabled: '!ad_enabled', ...USE_EXCEPT_WALK };
@@ -280,8 +280,8 @@ export function originsOf(kernel: KernelSpec, word: string, use: MmuUse): Readon
   if (word === 'base_role') texts = baseRoleTexts(use);
   else if (word === 'cpu_role') texts = cpuRoleTexts(use);
   else if (word === 'root_role') texts = rootRoleTexts(use, ofBase(cpuRoleTexts(use)));
-  // maxphyaddr left the extended role in the release that tied PKE and LA57 to long mode (v5.14).
-  else texts = mmuRoleTexts(use, !has('ext.maxphyaddr') && has('ext.cr4_la57'));
+  // maxphyaddr left the extended role in the release that made it depend on CR0.PG (v5.14); v4.20 did not have it yet.
+  else texts = mmuRoleTexts(use, has('ext.cr4_pae') && !has('ext.maxphyaddr'), has('base.has_4_byte_gpte'));
 
   const accessWidth = pageRoleLayout(kernel).fields.find((f) => f.name === 'access')?.width ?? 3;
   const all = String(2 ** accessWidth - 1);

@@ -37,7 +37,7 @@ import {
   wordText,
 } from './model';
 import { INPUTS, MMU_USES, type MmuUse } from './origins';
-import { RULER, styles } from './styles';
+import { styles } from './styles';
 
 type Words = Record<string, bigint | undefined>;
 
@@ -486,7 +486,7 @@ export class RoleDecoder extends LitElement {
           (row) =>
             html`<span
               class=${classMap({ label: true, at: this.at?.name === row.name && this.at.half === half, differs: row.differs })}
-              .style=${`left: ${bitCentre(row.lsb + (row.width - 1) / 2)}px`}
+              .style=${`left: ${bitCentre(row.lsb + (row.width - 1) / 2)}`}
               @pointerenter=${() => this.look(half, row.name)}
               >${row.name}</span
             >`,
@@ -742,10 +742,11 @@ export class RoleDecoder extends LitElement {
   }
 }
 
-/** Where the middle of a bit's square is, in pixels from the left end of a line; halves are between two squares. */
-function bitCentre(bit: number): number {
-  const { name, gap, square } = RULER;
-  return name + gap + (7 - Math.floor(bit / 4)) * (4 * square + gap) + (3 - (bit % 4)) * square + square / 2;
+/** Where the middle of a bit's square is, from the left end of a line, as CSS; halves are between two squares. */
+function bitCentre(bit: number): string {
+  const nibbles = 7 - Math.floor(bit / 4);
+  const squares = 4 * nibbles + 3 - (bit % 4) + 0.5;
+  return `calc(var(--name) + ${nibbles + 1} * var(--gap) + ${squares} * var(--square))`;
 }
 
 function disagrees(cell: Cell | undefined): boolean {

@@ -1,14 +1,14 @@
-import { css, unsafeCSS } from 'lit';
-
-/** Sizes of the ruler in pixels: the names in front of the lines, the gap after every four bits, a bit's square. */
-export const RULER = { name: 76, gap: 5, square: 20 } as const;
-const px = (n: number): ReturnType<typeof unsafeCSS> => unsafeCSS(`${n}px`);
+import { css } from 'lit';
 
 export const styles = css`
   :host {
     display: flex;
     flex-direction: column;
     container-type: inline-size;
+    /* the ruler: names in front, a gap after every four bits, and squares as wide as there is room for */
+    --name: 78px;
+    --gap: 5px;
+    --square: clamp(11px, (100cqw - 34px - var(--name) - 8 * var(--gap)) / 32, 20px);
   }
   main {
     flex: 1;
@@ -84,7 +84,7 @@ export const styles = css`
   .line {
     display: flex;
     align-items: flex-start;
-    gap: ${px(RULER.gap)};
+    gap: var(--gap);
   }
   .names {
     position: relative;
@@ -117,7 +117,7 @@ export const styles = css`
   }
   .line .name {
     flex: none;
-    width: ${px(RULER.name)};
+    width: var(--name);
     line-height: 20px;
     overflow: hidden;
     text-overflow: ellipsis;
@@ -129,7 +129,7 @@ export const styles = css`
   }
   .nibble {
     display: grid;
-    grid-template-columns: repeat(4, ${px(RULER.square)});
+    grid-template-columns: repeat(4, var(--square));
   }
   .scale .nibble span {
     text-align: center;
@@ -145,15 +145,15 @@ export const styles = css`
   }
   .bit {
     position: relative;
-    width: ${px(RULER.square)};
-    height: ${px(RULER.square)};
+    width: var(--square);
+    height: max(18px, var(--square));
     padding: 0;
     border: 1px solid var(--vscode-input-border, var(--vscode-checkbox-border, var(--line)));
     margin: 0 -1px 0 0;
     background: var(--vscode-input-background);
     color: var(--muted);
     font-family: var(--mono);
-    font-size: 12px;
+    font-size: min(12px, calc(var(--square) - 1px));
     line-height: 1;
     cursor: pointer;
   }
@@ -179,7 +179,7 @@ export const styles = css`
     content: '';
     position: absolute;
     top: -4px;
-    left: 7px;
+    left: calc(50% - 3px);
     width: 6px;
     height: 6px;
     border-radius: 3px;
@@ -388,5 +388,47 @@ export const styles = css`
   }
   .chip:hover {
     border-color: var(--vscode-focusBorder);
+  }
+
+  @container (max-width: 640px) {
+    .names .label {
+      display: none;
+    }
+    .names {
+      height: 1.4em !important;
+    }
+  }
+  @container (max-width: 680px) {
+    td.from {
+      overflow-wrap: anywhere;
+    }
+    .words {
+      grid-template-columns: max-content max-content 1fr;
+    }
+    .word .summary {
+      grid-column: 1 / -1;
+      margin: -4px 0 4px;
+    }
+    td,
+    th,
+    thead th {
+      padding-left: 6px;
+      padding-right: 6px;
+    }
+    td.value .named {
+      display: block;
+      margin: 0;
+      white-space: normal;
+      font-size: 0.9em;
+    }
+    .from > div {
+      display: block;
+    }
+    .from .who {
+      margin-right: 6px;
+    }
+    .fields .source {
+      display: none;
+    }
   }
 `;

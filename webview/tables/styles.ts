@@ -302,9 +302,16 @@ export const styles = css`
       font-size: 0;
       gap: 0;
     }
-    .row.mmio .kind,
-    .row.stale .kind {
-      font-size: 0;
+    /* the word that the kind column has no room for */
+    .row.mmio .meaning::before,
+    .row.stale .meaning::before {
+      content: 'MMIO ';
+      color: var(--device);
+      font-weight: 700;
+    }
+    .row.stale .meaning::before {
+      content: 'stale MMIO ';
+      color: var(--wrong);
     }
   }
 `;
