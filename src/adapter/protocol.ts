@@ -448,5 +448,15 @@ export interface DecodeArguments {
 }
 
 export interface DecodeBody {
-  explanations: { title: string; text: string; word: WordView | null }[];
+  /** likeliest first */
+  explanations: {
+    /** name that decodes as this again */
+    as: string;
+    title: string;
+    layoutId: string;
+    /** one line */
+    summary: string;
+    fields: { name: string; bits: string; value: string; meaning: string }[];
+    notes: string[];
+  }[];
 }

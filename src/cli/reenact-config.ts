@@ -60,7 +60,7 @@ export function machineLines(run: ProbeRun, source: string): string[] {
     `vendor ${run.vendor}`,
     `paging ${tdp ? (intel ? 'ept' : 'npt') : 'shadow'}`,
     `maxphyaddr ${run.maxphyaddr}`,
-    `features ${['nx', ...FEATURES.filter((f) => run.features.includes(f))].join(', ')}`,
+    `features ${['nx', 'lm', ...FEATURES.filter((f) => run.features.includes(f))].join(', ')}`,
     ...switches.map(([setting, value]) => `${setting} ${value ? 'on' : 'off'}`),
   ];
   if (/host5|sapphire/i.test(name)) lines.push('host_levels 5');

@@ -14,6 +14,8 @@ export interface MemoryBlock {
   what: string;
 }
 
+/** The area that page-table pages are handed out from, and that state files list word by word. */
+export const TABLES_START = 0x10000n;
 /** End of the area that page-table pages are handed out from. */
 export const TABLES_END = 0x30000n;
 export const SMBASE = 0x30000n;
@@ -23,6 +25,8 @@ const SMM_STUBS = 0x8100n;
 const STUB_SIZE = 16n;
 const PORT_FAULT = 0xe1;
 const PORT_SMI = 0xe2;
+/** What the OUT at the end of a stub says: how the step ended. */
+export const PORT_ENDS: Readonly<Record<number, string>> = { 0xe0: 'done', 0xe1: 'fault', 0xe2: 'smi', 0xe3: 'l1' };
 /** `read` and `write` for 16-bit code: the last two stubs, which the state file does not list. */
 const STUBS_16BIT = ['67668b03e6e0f4', '67668903e6e0f4'];
 export const VMCB_GPA = 0xa000n;

@@ -182,6 +182,12 @@ function frames(w: Writer, run: ProbeRun): void {
   w.comment('its host frames, from /proc/self/pagemap');
   for (const b of usedBackings(run)) {
     const pfns = [...firstFrames(run, b.name)].sort((x, y) => (x[0] < y[0] ? -1 : 1));
+    if (b.huge) {
+      // of 2M host pages the first frame of each
+      const first = pfns.filter(([offset]) => offset % 0x200000n === 0n).map(([, pfn]) => hex(pfn));
+      w.line(`frames ${b.name} 0x0: ${first.join(' ')}`);
+      continue;
+    }
     frameLines(w, b.name, pfns);
   }
   w.line();

@@ -233,6 +233,16 @@ export class PhysMemory {
     return this.arena.words;
   }
 
+  /** The hash table: pairs of frame number and slot, see {@link find}. Replaced when it grows. */
+  get places(): Int32Array {
+    return this.table.places;
+  }
+
+  /** How far the hash of a frame number is shifted right to give a pair's number. */
+  get placeShift(): number {
+    return this.table.shift;
+  }
+
   /** Slot of the frame at `hi:lo` (a physical address in two 32-bit halves); 0, the zero frame, if it does not exist. */
   find(lo: number, hi: number): number {
     if (hi >>> 11 !== 0) return this.table.far?.get((hi >>> 0) * 0x10_0000 + (lo >>> 12)) ?? 0;

@@ -1,7 +1,7 @@
 /**
  * What the exits of both vendors share: the kvm_exit event, port I/O, skipping an instruction.
  */
-import { type VmExit } from '../hw/exits';
+import type { VmExit } from '../hw/exits';
 import { emit, enter, leave } from './machine';
 import { is_smm, type KvmVcpu } from './kvm_host';
 import { x86_emulate_instruction } from './emulate';

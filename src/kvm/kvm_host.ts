@@ -235,6 +235,7 @@ export class Kvm {
   readonly active_mmu_pages = new Set<KvmMmuPage>();
   /** page_header(): table frame -> its header */
   readonly sp_by_pfn = new Map<number, KvmMmuPage>();
+  /** newest first */
   readonly tdp_mmu_roots: KvmMmuPage[] = [];
   tdp_mmu_pages = 0;
   mmu_valid_gen = 0;

@@ -8,7 +8,7 @@ import { EVENT_TYPE, type GuestEvent, type VmExit } from '../hw/exits';
 import type { Insn } from '../hw/insn';
 import { PhysMemory } from '../hw/memory';
 import { Processor } from '../hw/processor';
-import { CpuState, EFER } from '../hw/regs';
+import { CpuState, CR0, EFER } from '../hw/regs';
 import { Translator } from '../hw/translate';
 import type { WhyRecord } from '../hw/why';
 import { parseKernel } from '../words/kernels';
@@ -32,7 +32,9 @@ import { kvm_mmu_after_set_cpuid, kvm_mmu_reset_context } from './mmu/calc_role'
 import { KvmPageFault, type RET_PF } from './mmu/fault';
 import { rsvd_bits } from './mmu/metadata';
 import type { GuestWalker } from './mmu/paging_tmpl';
+import { kvm_mmu_unload } from './mmu/roots';
 import { SpteFormat } from './mmu/spte';
+import { kvm_mmu_zap_all } from './mmu/zap';
 import type { Observer } from './observer';
 import type { FrameLocals } from './observer';
 import { RoleCodec } from './roles';
@@ -420,6 +422,33 @@ export class Machine {
   /** KVM_SMI */
   smi(vcpu: KvmVcpu): void {
     kvm_make_request('SMI', vcpu);
+  }
+
+  /** The VM's last file descriptor is closed: kvm_destroy_vm(). Nothing may run afterwards. */
+  destroy(): void {
+    enter(this, 'kvm_destroy_vm', -1, null);
+    kvm_mmu_zap_all(this.kvm);
+    for (const vcpu of this.vcpus) {
+      enter(this, 'kvm_arch_vcpu_destroy', vcpu.vcpu_id, null);
+      kvm_mmu_unload(vcpu);
+      leave(this);
+    }
+    leave(this);
+  }
+
+  /** kvm_vcpu_reset() after an INIT, which is what KVM on AMD does with a shutdown. */
+  initReset(vcpu: KvmVcpu): void {
+    enter(this, 'kvm_vcpu_reset', vcpu.vcpu_id, vcpu.regs);
+    const s = vcpu.regs;
+    const kept = s.cr0 & (CR0.CD | CR0.NW);
+    const idtUsed = s.idtUsed;
+    s.copyFrom(new CpuState());
+    s.idtUsed = idtUsed;
+    s.cr0 = CR0.ET | kept;
+    vcpu.exception = null;
+    this.registersChanged(vcpu);
+    kvm_mmu_reset_context(vcpu);
+    leave(this);
   }
 
   // ---- Running ----

@@ -81,6 +81,8 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
         skip_emulated_instruction(vcpu, exit);
         return m.haltExit(vcpu);
       case 'shutdown':
+        // The VMCB is undefined after a shutdown, so KVM puts the vCPU into its INIT state (shutdown_interception(), v6.1).
+        m.initReset(vcpu);
         m.userExit(vcpu, { reason: 'shutdown' });
         return 0;
       case 'cr_access':

@@ -12,7 +12,13 @@ export type FieldForm =
 
 export type EventCategory = 'fault' | 'exit' | 'mmu' | 'mmio' | 'smm' | 'memslot' | 'role' | 'tlb' | 'nested' | 'other';
 
-type OwnFields<K extends KvmEventKind> = Exclude<keyof Extract<KvmEvent, { kind: K }>, 'kind' | 'vcpu' | 'why'>;
+/** The type of the events of one kind. */
+export type EventOf<K extends KvmEventKind, E = KvmEvent> = E extends { readonly kind: infer Kinds }
+  ? K extends Kinds
+    ? E
+    : never
+  : never;
+type OwnFields<K extends KvmEventKind> = Exclude<keyof EventOf<K>, 'kind' | 'vcpu' | 'why'>;
 
 export interface EventInfo<F extends PropertyKey = string> {
   readonly category: EventCategory;

@@ -14,6 +14,8 @@ export interface LexiconOptions extends SpteOptions {
   readonly paging: 'ept' | 'npt' | 'shadow';
   /** MAXPHYADDR of the guest, for reserved bits of its entries */
   readonly guestPhysBits: number;
+  /** the host's spte layout, if it is known already */
+  readonly sptes?: SpteLayout;
 }
 
 export class Lexicon implements WordReader {
@@ -24,7 +26,7 @@ export class Lexicon implements WordReader {
 
   constructor(readonly options: LexiconOptions) {
     const { kernel, paging } = options;
-    this.sptes = spteLayout(kernel, paging === 'ept' ? 'ept' : 'legacy', options);
+    this.sptes = options.sptes ?? spteLayout(kernel, paging === 'ept' ? 'ept' : 'legacy', options);
     this.pageRole = pageRoleLayout(kernel);
     this.cpuRoleWord = hasExtendedRole(kernel) ? cpuRoleLayout(kernel) : null;
   }

@@ -153,11 +153,16 @@ function kindOf(l: SpteLayout, value: bigint, shadowPresent: boolean, level: num
   return isLeaf(l, value, level) ? 'leaf' : 'nonleaf';
 }
 
-/** Without a level: bit 7 makes a large leaf; a memory type, dirty or a writable mark makes a 4K leaf; else a table. */
+/**
+ * Without a level: bit 7 makes a large leaf. KVM links tables with every right and without memory type, dirty or
+ * writable marks (make_nonleaf_spte); anything else is a 4K leaf.
+ */
 function assumeLevel(l: SpteLayout, value: bigint): number {
   if (value & l.large) return 2;
-  const software = l.hostWritable | l.mmuWritable | l.memtype | (l.pagingType === 'legacy' ? 0x40n : l.dirty);
-  return (value & software) !== 0n || isAccessTracked(l, value) ? 1 : 2;
+  const ept = l.pagingType === 'ept';
+  const marks = l.hostWritable | l.mmuWritable | l.memtype | (ept ? l.dirty : 0x40n);
+  const rights = ept ? 0x7n : 0x7n | l.nx;
+  return (value & marks) === 0n && (value & rights) === 0x7n ? 2 : 1;
 }
 
 function rightsOf(l: SpteLayout, value: bigint): Record<string, 0 | 1> {

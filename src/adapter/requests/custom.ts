@@ -34,7 +34,6 @@ import {
   tableBody,
   vcpuView,
   whyView,
-  wordView,
 } from '../views';
 
 const MAX_EVENTS = 5000;
@@ -166,10 +165,13 @@ function decode(context: Context, args: DecodeArguments): DecodeBody {
       context: args.context,
     });
     return {
-      explanations: found.map((e) => ({
-        title: e.title,
-        text: e.lines.join('\n'),
-        word: e.decoded ? wordView(e.decoded) : null,
+      explanations: found.map(({ as, title, layoutId, summary, fields, notes }) => ({
+        as,
+        title,
+        layoutId,
+        summary,
+        fields: fields.map((f) => ({ ...f })),
+        notes: [...notes],
       })),
     };
   } catch (error) {

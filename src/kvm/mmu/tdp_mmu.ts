@@ -40,7 +40,7 @@ export function kvm_tdp_mmu_get_vcpu_root_hpa(vcpu: KvmVcpu): number {
     root = tdp_mmu_init_sp(vcpu, 0, role, -1);
     // One reference for the vCPU; kernels that keep roots hold another until the root is invalidated.
     root.tdp_mmu_root_count = m.caps.tdpRootsKept ? 2 : 1;
-    kvm.tdp_mmu_roots.push(root);
+    kvm.tdp_mmu_roots.unshift(root);
   }
   leave(m);
   return root.spt * 4096;

@@ -6,7 +6,7 @@ import { emit, enter, leave } from '../machine';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Kvm, type KvmMemorySlot, type KvmMmuPage } from '../kvm_host';
 import { kvm_make_all_cpus_request } from '../x86_requests';
 import { is_obsolete_sp, kvm_mmu_commit_zap_page, kvm_mmu_prepare_zap_page } from './pages';
-import { kvm_tdp_mmu_invalidate_all_roots, kvm_tdp_mmu_zap_invalidated_roots } from './tdp_mmu_ops';
+import { kvm_tdp_mmu_invalidate_all_roots, kvm_tdp_mmu_zap_invalidated_roots, tdp_mmu_zap_root } from './tdp_mmu_ops';
 import { role_get } from '../roles';
 import { slot_disable_log_dirty, slot_enable_log_dirty } from './dirty';
 
@@ -74,5 +74,21 @@ export function kvm_mmu_slot_apply_flags(
   enter(m, 'kvm_mmu_slot_apply_flags', -1, fresh);
   if (is) slot_enable_log_dirty(kvm, fresh);
   else slot_disable_log_dirty(kvm, fresh);
+  leave(m);
+}
+
+/** kvm_mmu_zap_all(): the VM goes; newest shadow pages first, then what the TDP MMU has. */
+export function kvm_mmu_zap_all(kvm: Kvm): void {
+  const m = kvm.machine;
+  enter(m, 'kvm_mmu_zap_all', -1, null);
+  const invalid: KvmMmuPage[] = [];
+  for (;;) {
+    // Zapping one page may zap others, so the list is read anew each time.
+    const sp = [...kvm.active_mmu_pages].findLast((p) => !role_get(p.role, m.roles.invalid));
+    if (!sp) break;
+    kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
+  }
+  kvm_mmu_commit_zap_page(kvm, invalid);
+  if (m.tdpMmuEnabled) for (const root of [...kvm.tdp_mmu_roots]) tdp_mmu_zap_root(kvm, root, false);
   leave(m);
 }

@@ -10,7 +10,6 @@ import type { KvmEvent } from '../../kvm/events';
 import { eventText } from '../event-info';
 import type { Motion, RunReport, Stop, StopReason } from '../target';
 import type { Breakpoints, Hit } from './breakpoints';
-import type { Failure } from './program';
 import type { LiveFrame, Outcome, Timeline, Watcher } from './timeline';
 
 /** What the present position is, as far as stepping needs it. */
@@ -24,7 +23,6 @@ const NEVER: Rule = () => false;
 export class RunControl {
   private station: Station = 'statement';
   private hit: Hit | null = null;
-  private failures: readonly Failure[] = [];
   private stoppedEvent: KvmEvent | null = null;
   private report: RunReport = { output: () => {} };
   private searching = false;
@@ -38,8 +36,9 @@ export class RunControl {
     readonly breakpoints: Breakpoints,
   ) {}
 
-  get failed(): readonly Failure[] {
-    return this.failures;
+  /** Whether the run stands at the read of a table entry. */
+  get reading(): boolean {
+    return this.station === 'read';
   }
 
   /** Moves; at most one motion at a time. */
@@ -149,9 +148,7 @@ export class RunControl {
         if (!this.searching) {
           for (const f of failures) this.report.output(`line ${f.line}: ${f.text}`, 'stderr', f.line);
         }
-        if (!decide('failed', 0, 0, breakpoints.atFailure(failures, timeline.statement?.vcpu ?? 0))) return false;
-        this.failures = failures;
-        return true;
+        return decide('failed', 0, 0, breakpoints.atFailure(failures, timeline.statement?.vcpu ?? 0));
       },
       restored: () => breakpoints.takeBaseline(),
     };
