@@ -10,10 +10,7 @@ import type { KvmEvent } from '../../kvm/events';
 import { eventText } from '../event-info';
 import type { Motion, RunReport, Stop, StopReason } from '../target';
 import type { Breakpoints, Hit } from './breakpoints';
-import type { LiveFrame, Outcome, Timeline, Watcher } from './timeline';
-
-/** What the present position is, as far as stepping needs it. */
-type Station = 'statement' | 'enter' | 'leave' | 'read' | 'event' | 'failed' | 'end';
+import type { LiveFrame, Outcome, Station, Timeline, Watcher } from './timeline';
 
 /** Rule of a motion: whether to stop at a station, given the depth of the stack there. */
 type Rule = (station: Station, depth: number, line: number) => boolean;
@@ -21,7 +18,6 @@ type Rule = (station: Station, depth: number, line: number) => boolean;
 const NEVER: Rule = () => false;
 
 export class RunControl {
-  private station: Station = 'statement';
   private hit: Hit | null = null;
   private stoppedEvent: KvmEvent | null = null;
   private report: RunReport = { output: () => {} };
@@ -38,7 +34,7 @@ export class RunControl {
 
   /** Whether the run stands at the read of a table entry. */
   get reading(): boolean {
-    return this.station === 'read';
+    return this.timeline.station === 'read';
   }
 
   /** Moves; at most one motion at a time. */
@@ -82,9 +78,9 @@ export class RunControl {
         return this[motion.direction]((station, _, line) => station === 'statement' && line === motion.line);
       case 'event':
         this.searching = false;
-        return this.settle(await timeline.toEvent(motion.index), 'event');
+        return timeline.toEvent(motion.index);
       case 'tick':
-        return this.settle(await timeline.to(motion.tick), 'enter');
+        return timeline.to(motion.tick);
     }
   }
 
@@ -93,30 +89,22 @@ export class RunControl {
    * deeper than the frame that does it. After a return it is that of the function that returned.
    */
   private depth(): number {
-    const height = this.timeline.frames.length;
-    return this.station === 'read' || this.station === 'leave' || this.station === 'event' ? height + 1 : height;
+    const { station, frames } = this.timeline;
+    return station === 'read' || station === 'leave' || station === 'event' ? frames.length + 1 : frames.length;
   }
 
   private async forward(rule: Rule): Promise<Outcome> {
     this.searching = this.breakpoints.searching = false;
-    return this.settle(await this.timeline.forward(this.watcher(rule)), null);
+    return this.timeline.forward(this.watcher(rule));
   }
 
   private async backward(rule: Rule): Promise<Outcome> {
     this.searching = this.breakpoints.searching = true;
     try {
-      return this.settle(await this.timeline.backward(this.watcher(rule)), null);
+      return await this.timeline.backward(this.watcher(rule));
     } finally {
       this.searching = this.breakpoints.searching = false;
     }
-  }
-
-  /** Sets the station for outcomes that no watcher has seen. */
-  private settle(outcome: Outcome, inside: Station | null): Outcome {
-    if (outcome === 'end') this.station = 'end';
-    else if (outcome === 'paused' || outcome === 'start') this.station = 'statement';
-    else if (inside) this.station = this.timeline.midway ? inside : 'statement';
-    return outcome;
   }
 
   /** A rule and the breakpoints as one watcher. */
@@ -127,7 +115,6 @@ export class RunControl {
     const decide = (station: Station, depth: number, line: number, hit: Hit | null): boolean => {
       if (!hit && !rule(station, depth, line)) return false;
       this.hit = hit;
-      this.station = station;
       return true;
     };
     return {

@@ -43,6 +43,9 @@ export interface Watcher {
   restored?(): void;
 }
 
+/** What kind of tick the run stands at. */
+export type Station = 'statement' | 'enter' | 'leave' | 'read' | 'event' | 'failed' | 'end';
+
 export type Outcome =
   /** the watcher said so */
   | 'stopped'
@@ -93,6 +96,7 @@ export class Timeline implements Observer {
   /** standing in the middle of simulated code, so that running on needs a restore */
   private inside = false;
   private isEnd = false;
+  private kind: Station = 'statement';
 
   private watcher: Watcher | null = null;
   /** first tick that is looked at; those before are passed in silence */
@@ -131,6 +135,10 @@ export class Timeline implements Observer {
   }
   get ended(): boolean {
     return this.isEnd;
+  }
+  /** What kind of tick the run stands at. */
+  get station(): Station {
+    return this.isEnd ? 'end' : this.kind;
   }
   /** The statement at hand: about to run, or running; null before the start and at the end. */
   get statement(): Statement | null {
@@ -259,22 +267,22 @@ export class Timeline implements Observer {
     const tick = this.tick++;
     const frame: LiveFrame = { kind, name, vcpu, locals, tick, reads: [] };
     this.frames.push(frame);
-    if (this.mayPass(tick)) return;
-    if (this.watcher?.enter?.(frame)) this.stop(tick, 'stopped');
+    if (this.mayPass(tick, 'enter')) return;
+    if (this.watcher?.enter?.(frame)) this.stop(tick, 'enter', 'stopped');
   }
 
   leave(): void {
     const tick = this.tick++;
     const frame = this.frames.pop();
-    if (this.mayPass(tick) || !frame) return;
-    if (this.watcher?.leave?.(frame)) this.stop(tick, 'stopped');
+    if (this.mayPass(tick, 'leave') || !frame) return;
+    if (this.watcher?.leave?.(frame)) this.stop(tick, 'leave', 'stopped');
   }
 
   read(step: WalkStep, vcpu: number): void {
     const tick = this.tick++;
     (this.frames.at(-1)?.reads ?? this.looseReads).push(step);
-    if (this.mayPass(tick)) return;
-    if (this.watcher?.read?.(step, vcpu)) this.stop(tick, 'stopped');
+    if (this.mayPass(tick, 'read')) return;
+    if (this.watcher?.read?.(step, vcpu)) this.stop(tick, 'read', 'stopped');
   }
 
   event(event: KvmEvent): void {
@@ -283,14 +291,14 @@ export class Timeline implements Observer {
     this.remember(index, tick, event);
     const key = this.memoKey(event);
     if (key !== null) this.memo.set(key, event);
-    if (this.mayPass(tick)) return;
-    if (this.watcher?.event?.(event)) this.stop(tick, 'stopped');
+    if (this.mayPass(tick, 'event')) return;
+    if (this.watcher?.event?.(event)) this.stop(tick, 'event', 'stopped');
   }
 
   /** Silent ticks, patches and the tick that was asked for; the watcher has no say before `watchFrom`. */
-  private mayPass(tick: number): boolean {
+  private mayPass(tick: number, kind: Station): boolean {
     if (this.patches.size > 0) this.applyPatches(tick);
-    if (tick >= this.limit) this.stop(tick, 'arrived');
+    if (tick >= this.limit) this.stop(tick, kind, 'arrived');
     return tick < this.watchFrom;
   }
 
@@ -298,8 +306,9 @@ export class Timeline implements Observer {
     for (const apply of this.patches.get(tick) ?? []) apply();
   }
 
-  private stop(tick: number, outcome: Outcome): never {
+  private stop(tick: number, kind: Station, outcome: Outcome): never {
     this.at = tick;
+    this.kind = kind;
     this.outcome = outcome;
     throw new StopSignal();
   }
@@ -357,6 +366,7 @@ export class Timeline implements Observer {
   private reportFailures(failures: readonly Failure[]): Outcome | null {
     const tick = this.tick++;
     this.at = tick;
+    this.kind = 'failed';
     this.failedAt.set(tick, failures);
     this.frames.length = 0;
     if (this.patches.size > 0) this.applyPatches(tick);
@@ -381,6 +391,7 @@ export class Timeline implements Observer {
     this.current = statement;
     this.statementCount++;
     this.entered = true;
+    this.kind = 'statement';
     this.at = tick;
     if (this.patches.size > 0) this.applyPatches(tick);
     if (tick >= this.limit) return 'arrived';
@@ -452,6 +463,7 @@ export class Timeline implements Observer {
     this.entered = checkpoint.entered;
     this.memo = new Map((checkpoint.extra as Extra).memo);
     this.at = checkpoint.tick - 1;
+    this.kind = 'statement';
     this.inside = false;
     this.isEnd = false;
     this.frames.length = 0;
