@@ -155,7 +155,7 @@ function handlerFlags(s: CpuState, type: number): bigint {
 }
 
 /** RFLAGS on the frame: faults push RF set (SDM vol. 3B 17.3.1.1). */
-function frameFlags(s: CpuState, e: GuestEvent): bigint {
+export function frameFlags(s: CpuState, e: GuestEvent): bigint {
   return e.type === EVENT_TYPE.EXCEPTION && e.vector !== VECTOR.DB ? s.rflags | RFLAGS.RF : s.rflags;
 }
 

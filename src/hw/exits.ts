@@ -93,15 +93,18 @@ export interface Intercepts {
   cr0SelectiveWrite: boolean;
   /** VMX guest/host masks: a bit set here belongs to the host, reads give the shadow's bit, writes that differ from it exit. */
   cr0Mask: bigint;
-  cr0Shadow: bigint;
+  /** null: the shadow is what the guest believes CR0 to be, the value in its CpuState */
+  cr0Shadow: bigint | null;
   cr4Mask: bigint;
-  cr4Shadow: bigint;
+  cr4Shadow: bigint | null;
   /** All ports. */
   io: boolean;
   /** MSRs that do not exit; null: none exits. */
   msrPassthrough: ReadonlySet<number> | null;
   /** Other instructions, by name. */
   insns: ReadonlySet<Op>;
+  /** VMX: an exit during event delivery saves RFLAGS.RF as the frame would have had it (SDM vol. 3C 27.3.3). */
+  savesRf: boolean;
   /** SVM: whether a shutdown exits with the interrupted event in EXITINTINFO; VMX: never. */
   shutdownKeepsEvent: boolean;
 }
@@ -115,12 +118,13 @@ export function noIntercepts(): Intercepts {
     crWrite: 0,
     cr0SelectiveWrite: false,
     cr0Mask: 0n,
-    cr0Shadow: 0n,
+    cr0Shadow: null,
     cr4Mask: 0n,
-    cr4Shadow: 0n,
+    cr4Shadow: null,
     io: false,
     msrPassthrough: null,
     insns: new Set(),
+    savesRf: false,
     shutdownKeepsEvent: false,
   };
 }

@@ -437,6 +437,34 @@ describe('processor: exits', () => {
     assert.equal(once(v, insnMovToCr(3, 0x10000n)).cr?.n, 3);
   });
 
+  it('takes the guest’s own CR0 for the read shadow when none is set', () => {
+    const w = world();
+    w.s.ripKnown = false;
+    w.cpu.intercepts = { ...noIntercepts(), cr0Mask: ~CR0.WP & 0xffff_ffffn };
+    assert.equal(once(w, insnMovToCr(0, w.s.cr0 & ~CR0.WP)).kind, 'done');
+    assert.equal(w.s.cr0 & CR0.WP, 0n);
+    assert.equal(once(w, insnMovToCr(0, w.s.cr0 ^ CR0.AM)).kind, 'cr_access');
+  });
+
+  it('saves RF of an interrupted delivery on VMX, and clears it with the next instruction', () => {
+    const w = world();
+    w.map(0x20000, 0);
+    w.map(WORLD.idt, 0); // the gate cannot be read: #PF while delivering #PF, and so on
+    w.code(0x8b, 0x03, 0x90, 0xf4);
+    w.s.gpr[RBX] = 0x20000n;
+    w.cpu.intercepts.savesRf = true;
+    assert.equal(runCode(w).kind, 'shutdown');
+    assert.equal(w.s.rflags & RFLAGS.RF, RFLAGS.RF);
+    w.s.rip = 0x1002n;
+    assert.equal(runCode(w).kind, 'hlt');
+    assert.equal(w.s.rflags & RFLAGS.RF, 0n);
+    const v = world();
+    v.s.idtr.limit = 0;
+    v.code(0x0f, 0x0b);
+    assert.equal(runCode(v).kind, 'shutdown');
+    assert.equal(v.s.rflags & RFLAGS.RF, 0n);
+  });
+
   it('refuses illegal control register values', () => {
     const w = world();
     w.s.ripKnown = false;

@@ -9,7 +9,7 @@
  */
 import * as A from './access';
 import type { Bus } from './bus';
-import { combine, deliver, softwareEvent, type DeliveryOptions } from './exceptions';
+import { combine, deliver, frameFlags, softwareEvent, type DeliveryOptions } from './exceptions';
 import { advance, execute } from './exec';
 import {
   emptyExit,
@@ -90,7 +90,12 @@ export class Processor implements Bus {
       this.current = null;
       const insn = wanted === 'fetch' ? this.fetchInsn() : this.fetchPseudo(wanted);
       this.current = insn;
-      if (insn && execute(insn, this.state, this)) continue;
+      if (insn && execute(insn, this.state, this)) {
+        // every instruction that completes clears RF, except those that load it
+        if ((this.state.rflags & RFLAGS.RF) !== 0n && insn.op !== 'iret' && insn.op !== 'popf')
+          this.state.rflags &= ~RFLAGS.RF;
+        continue;
+      }
       if (this.exited) return this.exit;
       const e = this.takePending();
       if (this.deliverChain(e, false)) return this.exit;
@@ -135,6 +140,7 @@ export class Processor implements Bus {
         return false;
       }
       if (this.exited) {
+        this.saveRf(e);
         this.exit.insn = null;
         this.exit.idtVectoring = e;
         return true;
@@ -145,6 +151,7 @@ export class Processor implements Bus {
       const combined = combine(e, second);
       if (!combined) {
         this.stop('shutdown');
+        this.saveRf(e);
         this.exit.idtVectoring = this.intercepts.shutdownKeepsEvent ? first : null;
         return true;
       }
@@ -155,7 +162,13 @@ export class Processor implements Bus {
     throw new Error('event delivery does not end');
   }
 
+  /** RFLAGS.RF as the interrupted delivery would have pushed it. */
+  private saveRf(e: GuestEvent): void {
+    if (this.intercepts.savesRf) this.state.rflags = frameFlags(this.state, e);
+  }
+
   private exceptionExit(e: GuestEvent, interrupted: GuestEvent | null): true {
+    this.saveRf(e);
     this.stop('exception');
     this.exit.exception = e;
     this.exit.gva = e.vector === VECTOR.PF ? this.pendingAddress : null;
@@ -362,7 +375,9 @@ export class Processor implements Bus {
   readCr(n: number): boolean {
     const s = this.state;
     if ((this.intercepts.crRead >>> n) & 1) return this.crExit(n, false, 0n, false);
-    const { cr0Mask, cr0Shadow, cr4Mask, cr4Shadow } = this.intercepts;
+    const { cr0Mask, cr4Mask } = this.intercepts;
+    const cr0Shadow = this.intercepts.cr0Shadow ?? s.cr0;
+    const cr4Shadow = this.intercepts.cr4Shadow ?? s.cr4;
     switch (n) {
       case 0:
         this.value = (s.cr0 & ~cr0Mask) | (cr0Shadow & cr0Mask);
@@ -391,12 +406,12 @@ export class Processor implements Bus {
     if (n === 0) {
       if (c.cr0SelectiveWrite && ((value ^ s.cr0) & ~(CR0.TS | CR0.MP)) !== 0n)
         return this.crExit(0, true, value, true);
-      if (((value ^ c.cr0Shadow) & c.cr0Mask) !== 0n) return this.crExit(0, true, value, false);
+      if (((value ^ (c.cr0Shadow ?? s.cr0)) & c.cr0Mask) !== 0n) return this.crExit(0, true, value, false);
       return this.loadCr0((s.cr0 & c.cr0Mask) | (value & ~c.cr0Mask));
     }
     if (n === 3) return this.loadCr3(value);
     if (n === 4) {
-      if (((value ^ c.cr4Shadow) & c.cr4Mask) !== 0n) return this.crExit(4, true, value, false);
+      if (((value ^ (c.cr4Shadow ?? s.cr4)) & c.cr4Mask) !== 0n) return this.crExit(4, true, value, false);
       return this.loadCr4((s.cr4 & c.cr4Mask) | (value & ~c.cr4Mask));
     }
     if (n === 2) s.cr2 = value;

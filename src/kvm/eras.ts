@@ -42,6 +42,8 @@ export interface KernelCaps {
   /** SPTEs of a table whose child is already there with the same gfn and role are left alone */
   readonly childSpExists: 'present-and-small' | 'same-gfn-and-role';
   readonly prevRoots: boolean;
+  /** with EPT the guest writes CR0.WP without an exit (v6.4, and the stable releases of spring 2023: 6.1.29, 5.15.112) */
+  readonly cr0WpGuestOwned: boolean;
 }
 
 /** Whether a kernel's release is at least `v`; the stable patch level does not count. */
@@ -49,6 +51,10 @@ function at(k: KernelVersion, v: string): boolean {
   const { major, minor } = parseKernel(v);
   return k.major > major || (k.major === major && k.minor >= minor);
 }
+
+/** Whether a kernel is of this long-term series, at least at this patch level (a name without one means the latest). */
+const stable = (k: KernelVersion, major: number, minor: number, patch: number): boolean =>
+  k.major === major && k.minor === minor && k.patchSet === undefined && (k.patch ?? patch) >= patch;
 
 /** The capabilities of the kernel of that name. */
 export function kernelCaps(kernel: KernelVersion): KernelCaps {
@@ -84,5 +90,6 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     tdpRootsKept: at(kernel, 'v6.1'),
     childSpExists: at(kernel, 'v6.1') ? 'same-gfn-and-role' : 'present-and-small',
     prevRoots: at(kernel, 'v4.20'),
+    cr0WpGuestOwned: at(kernel, 'v6.4') || stable(kernel, 6, 1, 29) || stable(kernel, 5, 15, 112),
   };
 }

@@ -97,6 +97,8 @@ export class MachineMemory extends UncachedMemory implements LinearMemory {
   }
 }
 
+const ALL_BITS = 0xffff_ffff_ffff_ffffn;
+
 /** EPTP (construct_eptp(), reference 6.5): write-back, walk length, A/D enable. */
 export function construct_eptp(m: Machine, root: number, level: number): bigint {
   return BigInt(root) | 6n | (BigInt(level - 1) << 3n) | (m.config.ept_ad ? 0x40n : 0n);
@@ -115,8 +117,13 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   if (intel) {
     // RSM is #UD in VMX non-root operation; KVM emulates it.
     c.exceptions |= 1 << 6;
-    // KVM owns every bit of CR0 but TS, and of CR4 but PGE with EPT (KVM_POSSIBLE_CR0_GUEST_BITS, KVM_POSSIBLE_CR4_GUEST_BITS).
-    c.crWrite |= (1 << 0) | (1 << 4);
+    // What the guest owns it writes without an exit (KVM_POSSIBLE_CR0_GUEST_BITS, set_cr4_guest_host_mask()); KVM owns the rest.
+    const tlbBits = CR4.PGE | CR4.PCIDE | CR4.PAE | CR4.SMEP | CR4.PSE;
+    const own0 = CR0.TS | (m.tdpEnabled && m.caps.cr0WpGuestOwned ? CR0.WP : 0n);
+    const own4 = (CR4.OSFXSR | CR4.OSXMMEXCPT | CR4.PGE | CR4.FSGSBASE) & ~(m.tdpEnabled ? 0n : tlbBits);
+    c.cr0Mask = ALL_BITS & ~own0;
+    c.cr4Mask = ALL_BITS & ~own4;
+    c.savesRf = true;
   } else {
     c.exceptions |= 1 << 6;
     // svm_set_cr0(): with NPT only changes beyond TS and MP exit.

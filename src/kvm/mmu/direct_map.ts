@@ -282,7 +282,8 @@ export function direct_pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
   let start = -1;
   for (let i = first; i < first + PTE_PREFETCH_NUM; i++) {
     const p = sp.spt * 4096 + i * 8;
-    const empty = m.mem.readLo(p) === 0 && m.mem.readHi(p) === 0;
+    // an outdated MMIO spte counts as empty, too: it is not shadow-present
+    const empty = !m.spte.isPresent(m.mem.readLo(p), m.mem.readHi(p));
     if (!empty || p === sptep) {
       if (start < 0) continue;
       if (!direct_pte_prefetch_many(vcpu, sp, start, i)) {
