@@ -1,6 +1,8 @@
 /** The way into the language: text to program and findings. The same findings appear in the editor, at launch and in the CLI. */
+import type { ParseResult } from 'langium';
 import { checkAgainstKvm } from './checks';
 import { compile } from './compile';
+import type { Scenario } from './generated/ast';
 import type { Diagnostic, ScenarioProgram } from './program';
 import { parseTree, syntaxFindings } from './syntax';
 
@@ -15,8 +17,11 @@ export interface ParsedScenario {
  * Parses and checks a scenario. Never throws on any text.
  * @param uri where the text is from, for messages
  */
-export function parseScenario(text: string, uri = 'scenario.mmu'): ParsedScenario {
-  const result = parseTree(text);
+export const parseScenario = (text: string, uri = 'scenario.mmu'): ParsedScenario =>
+  checkTree(parseTree(text), text, uri);
+
+/** Checks a text that is parsed already. */
+export function checkTree(result: ParseResult<Scenario>, text: string, uri: string): ParsedScenario {
   const syntax = syntaxFindings(text, result);
   const broken = new Set(syntax.map((d) => d.line));
   const compiled = compile(result.value, text, uri, broken);
