@@ -148,6 +148,14 @@ export type RegisterSet = Partial<
   cpl?: number;
 };
 
+const DF_VECTOR = 8;
+
+/** exception_class() (SDM vol. 3A table 6-4) */
+function exception_class(vector: number): 'benign' | 'contributory' | 'page-fault' {
+  if (vector === 14) return 'page-fault';
+  return [0, 10, 11, 12, 13].includes(vector) ? 'contributory' : 'benign';
+}
+
 const MEM_READ_RESULT = 0xd0000000n;
 
 declareImmutable(RoleCodec);
@@ -627,10 +635,24 @@ export class Machine {
     return p;
   }
 
-  /** kvm_queue_exception() and its kin. */
+  /** kvm_multiple_exception(): queues an exception, on top of one whose delivery it interrupts. */
   queueException(vcpu: KvmVcpu, vector: number, errorCode: number | null, payload: bigint | null): void {
-    vcpu.exception = { vector, errorCode, payload, injected: false };
+    const first = vcpu.exception;
     kvm_make_request('EVENT', vcpu);
+    if (first?.injected) {
+      if (first.vector === DF_VECTOR) {
+        vcpu.exception = null;
+        kvm_make_request('TRIPLE_FAULT', vcpu);
+        return;
+      }
+      const was = exception_class(first.vector);
+      const is = exception_class(vector);
+      if ((was === 'contributory' && is === 'contributory') || (was === 'page-fault' && is !== 'benign')) {
+        vcpu.exception = { vector: DF_VECTOR, errorCode: 0, payload: null, injected: false };
+        return;
+      }
+    }
+    vcpu.exception = { vector, errorCode, payload, injected: false };
   }
 
   // ---- What KVM tells the processor ----

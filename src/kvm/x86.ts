@@ -123,7 +123,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
     if (m.observer) m.observer.event({ kind: 'kvm_entry', vcpu: vcpu.vcpu_id, rip: vcpu.regs.rip });
     m.closeHwFrame();
     const exit = m.runGuest(vcpu, work);
-    if (exit.idtVectoring && !exit.exception) requeue(vcpu, exit);
+    if (exit.idtVectoring) requeue(vcpu, exit);
     if (exit.kind === 'done') {
       work.done = work.insn !== 'code' || work.done;
       if (exit.exception) {
