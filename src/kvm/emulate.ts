@@ -7,6 +7,7 @@
 import type { Bus } from '../hw/bus';
 import { execute } from '../hw/exec';
 import { decodeInsn, type Insn } from '../hw/insn';
+import { RFLAGS } from '../hw/regs';
 import { enter, leave } from './machine';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
@@ -541,6 +542,8 @@ function emulate(vcpu: KvmVcpu): number {
   const bus = new EmulatorBus(vcpu, ctxt);
   enter(m, 'x86_emulate_insn', vcpu.vcpu_id, ctxt);
   const ok = execute(ctxt.insn, vcpu.regs, bus);
+  // as on a processor, an instruction that completes clears RF
+  if (ok && !['iret', 'popf', 'rsm'].includes(ctxt.insn.op)) vcpu.regs.rflags &= ~RFLAGS.RF;
   leave(m);
   if (bus.exception_) {
     const e = bus.exception_;

@@ -73,6 +73,7 @@ export class MachineMemory extends UncachedMemory implements LinearMemory {
 
   override loadRegisters(s: CpuState): void {
     const m = this.machine;
+    if (this.vcpu) svm_set_cr0(m, this.vcpu);
     this.enterContext(s);
     if (m.tdpEnabled) {
       super.loadRegisters(s);
@@ -104,6 +105,24 @@ export function construct_eptp(m: Machine, root: number, level: number): bigint 
   return BigInt(root) | 6n | (BigInt(level - 1) << 3n) | (m.config.ept_ad ? 0x40n : 0n);
 }
 
+/**
+ * svm_set_cr0(): while the processor's CR0 is the guest's, only writes that change more than TS and MP exit (and reads do not). With
+ * shadow paging PG and WP are always on in the processor; caching is never turned off.
+ */
+function svm_set_cr0(m: Machine, vcpu: KvmVcpu): void {
+  if (m.config.vendor !== 'amd') return;
+  const { cr0 } = vcpu.regs;
+  const real = (cr0 | (m.tdpEnabled ? 0n : CR0.PG | CR0.WP)) & ~(CR0.CD | CR0.NW);
+  const c = vcpu.processor.intercepts;
+  if (real === cr0) {
+    c.crRead &= ~1;
+    c.crWrite &= ~1;
+  } else {
+    c.crRead |= 1;
+    c.crWrite |= 1;
+  }
+}
+
 /** Intercepts and second stage for a vCPU as it stands. */
 export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   const intel = m.config.vendor === 'intel';
@@ -126,9 +145,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
     c.savesRf = true;
   } else {
     c.exceptions |= 1 << 6;
-    // svm_set_cr0(): with NPT only changes beyond TS and MP exit.
-    if (m.tdpEnabled) c.cr0SelectiveWrite = true;
-    else c.crWrite |= 1 << 0;
+    c.cr0SelectiveWrite = true;
     c.crWrite |= 1 << 4;
     c.shutdownKeepsEvent = true;
   }
@@ -139,6 +156,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   }
   c.insns = insns;
   vcpu.processor.intercepts = c;
+  svm_set_cr0(m, vcpu);
   const p = vcpu.processor;
   p.delivery = { ...p.delivery, pushBeforeVector: m.config.quirks.includes('bochs-push-before-vector') };
   const root = vcpu.mmu.root.hpa;

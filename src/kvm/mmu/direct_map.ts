@@ -147,15 +147,16 @@ export function direct_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   return ret;
 }
 
-/** trace_kvm_mmu_spte_requested() */
+/** trace_kvm_mmu_spte_requested(): the frame of the gfn itself, also where a huge page is asked for. */
 export function traceRequested(vcpu: KvmVcpu, fault: KvmPageFault): void {
   const m = vcpu.kvm.machine;
+  const inside = fault.gfn % 512 ** (fault.goal_level - 1);
   if (m.observer)
     m.observer.event({
       kind: 'kvm_mmu_spte_requested',
       vcpu: vcpu.vcpu_id,
       gfn: BigInt(fault.gfn),
-      pfn: fault.pfnKind === 'pfn' ? BigInt(fault.pfn) : KVM_PFN_NOSLOT,
+      pfn: fault.pfnKind === 'pfn' ? BigInt(fault.pfn) | BigInt(inside) : KVM_PFN_NOSLOT,
       level: fault.goal_level,
     });
 }

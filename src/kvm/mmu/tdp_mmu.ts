@@ -4,9 +4,9 @@
  */
 import { emit, enter, leave } from '../machine';
 import { ACC_ALL, KvmMmuPage, type KvmVcpu } from '../kvm_host';
-import { KVM_PFN_NOSLOT } from '../kvm_main';
 import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
+import { traceRequested } from './direct_map';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
 import { pageFields } from './pages';
@@ -53,14 +53,7 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   const R = m.roles;
   enter(m, 'kvm_tdp_mmu_map', vcpu.vcpu_id, fault);
   kvm_mmu_hugepage_adjust(vcpu, fault);
-  if (m.observer)
-    m.observer.event({
-      kind: 'kvm_mmu_spte_requested',
-      vcpu: vcpu.vcpu_id,
-      gfn: BigInt(fault.gfn),
-      pfn: fault.pfnKind === 'pfn' ? BigInt(fault.pfn) : KVM_PFN_NOSLOT,
-      level: fault.goal_level,
-    });
+  traceRequested(vcpu, fault);
   const root = kvm.sp_by_pfn.get(vcpu.mmu.root.hpa / 4096);
   if (!root) {
     leave(m);
