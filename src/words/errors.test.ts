@@ -124,6 +124,7 @@ describe('what KVM makes of a qualification', () => {
     assert.equal(eptQualificationToPferr('v3.6', 0x18cn), 1n, 'no fetch bit yet');
     assert.equal(eptQualificationToPferr('v3.6', 0x18an), 3n);
     assert.equal(eptQualificationToPferr('v7.3', 0x1c1n), 0x100000000n);
+    assert.equal(eptQualificationToPferr('v7.3', 0x102n), 2n, 'bit 8 says nothing without bit 7');
     assert.equal(eptQualificationToPferr('v7.3', 0x1c1n, { mbec: true }), 0x100000001n);
     assert.equal(eptQualificationToPferr('v7.3', 0x2n, { privateGpa: true }), 2n | (1n << 49n));
     assert.match(eptConversionText('6.1.176').formula, /GUEST_FINAL/);

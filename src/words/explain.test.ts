@@ -71,6 +71,8 @@ describe('explain, without anything known', () => {
     const all = explain(0x3e0010000036n);
     assert.match(all[0].notes.join(), /L1TF and 46 physical address bits: bits 45:41/);
     assert.ok(all.some((e) => e.summary.startsWith('MMIO gfn 0x3e0010000 ')));
+    const higher = explain(0x83e0010000036n, { as: 'spte', kernel: 'v6.1', pagingType: 'ept' });
+    assert.ok(!higher[0].notes.join().includes('L1TF'), 'a bit above the ones speaks against it');
     const told = explain(0x3e0010000036n, {
       as: 'spte',
       kernel: 'v6.1',
@@ -159,7 +161,12 @@ describe('explain, with a session', () => {
     const value: Record<string, bigint> = { errno: 0xffffffean, access: 7n };
     for (const word of decodableWords()) {
       assert.ok(word.description.length > 0);
-      for (const name of [word.name, ...word.aliases, word.name.toUpperCase()]) {
+      for (const name of [
+        word.name,
+        ...word.aliases,
+        word.name.toUpperCase(),
+        ...word.aliases.map((a) => a.replaceAll('_', '-')),
+      ]) {
         const all = explain(value[word.name] ?? 0x10n, { as: name });
         assert.ok(all.length > 0 && all[0].as === word.name, name);
         assert.equal(explain(value[word.name] ?? 0x10n, { as: all[0].as })[0].summary, all[0].summary);
@@ -375,6 +382,18 @@ describe('explain, in a line of a real trace', () => {
       leaf.some((e) => e.as === 'epte'),
       'the walker of shadow EPT prints the same event',
     );
+  });
+
+  it('knows that the TDP MMU of an Intel host writes EPT entries', () => {
+    const text = 'kvm_tdp_mmu_spte_changed: as id 0 gfn 0 level 4 old_spte 0 new_spte 84ed907';
+    const told = hover(text, 'old_spte', { vendor: 'intel', kernel: 'v6.1' });
+    assert.deepEqual(told.map(line), ['spte: empty entry, EPT violation (bits 2:0 = 000b)']);
+    assert.equal(hover(text, 'old_spte', { vendor: 'amd', kernel: 'v6.1' })[0].summary, 'empty entry, not-present #PF');
+  });
+
+  it('leaves out layouts in which the value has reserved bits', () => {
+    const told = hover('kvm_mmu_paging_element: pte 12007 level 3', 'pte');
+    assert.deepEqual(told.map(line), ['gpte: table at 0x12000 P W U', 'epte: table at 0x12000 rwx']);
   });
 
   it('finds the name itself when only the line is given', () => {

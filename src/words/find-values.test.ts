@@ -69,8 +69,12 @@ describe('values in a line', () => {
     ['mask = 0xffff_8000_0000_0000;', ['mask=ffff800000000000']],
     ['0000000012345b77 and 12345b77', ['=12345b77', 'and=12345b77']],
     ['mmu.cpu_role = 0x8100003704', ['cpu_role=8100003704']],
+    ['fast_page_fault: vcpu 0 gva 10 error_code F sptep 000000009f67dff4', ['gva=10', 'sptep=9f67dff4']],
+    ['kvm_mmu_walker_error: pferr 14 U|F', ['pferr=14']],
+    ['word 0000000012345678 alone', ['word=12345678']],
     // Not values: times, versions, words, counts, git hashes, more than 64 bits.
     ['[   12.345678] kvm: nested 2024-01-02 v6.1.176 added face 12 deadbeef_x', []],
+    ['stuck at bed 12 at face', []],
     ['commit 0595488db7c7d750aabbccddeeff001122334455', []],
     ['0x12345678901234567', []],
   ];

@@ -157,6 +157,11 @@ describe('which role a kernel has', () => {
     }
   });
 
+  it('gives the address space that role.smm holds, the whole byte', () => {
+    assert.equal(roleAddressSpace(pageRoleLayout('v6.1'), 0x02003784n), 2);
+    assert.equal(roleAddressSpace(pageRoleLayout('v4.1'), 0x0211c021n), 0, 'no smm field yet');
+  });
+
   it('puts ext above base in the 64-bit word', () => {
     const cpu = cpuRoleLayout('v6.1');
     const word = encodeWord(cpu, { 'base.level': 4, 'base.smm': 1, 'ext.valid': 1, 'ext.efer_lma': 1 });

@@ -259,6 +259,15 @@ describe('worked sptes', () => {
     assert.equal(decodeSpte(l, 0x600000080000bf3n).large, true);
   });
 
+  it('checks the alignment of large pages as the processor does', () => {
+    const l = spteLayout('v6.1', 'ept');
+    const effect = (value: bigint, level: number) => decodeSpte(l, value, level).hardwareEffect;
+    assert.equal(effect(0x600000040000bf7n, 3), 'translates');
+    assert.match(effect(0x600000040200bf7n, 3), /low address bits/);
+    assert.equal(effect(0x600000040200bf7n, 2), 'translates');
+    assert.match(effect(0x600000040201bf7n, 2), /low address bits/);
+  });
+
   it('does not take a root entry for an spte', () => {
     const d = decodeSpte(spteLayout('v6.1', 'legacy'), 0x8031001n);
     assert.equal(d.kind, 'other');
