@@ -27,15 +27,19 @@ const layoutOf = (vcpu: KvmVcpu) => (vcpu.kvm.machine.guestFeatures.has('lm') ? 
 
 function traceTransition(vcpu: KvmVcpu, entering: boolean): void {
   const m = vcpu.kvm.machine;
-  emit(m, (o) => {
+  emit(m, (o) =>
     o.event({
       kind: 'kvm_smm_transition',
       vcpu: vcpu.vcpu_id,
       smbase: BigInt(vcpu.smbase),
       entering: entering ? 1 : 0,
-    });
-    o.event({ kind: entering ? 'smm_enter' : 'smm_exit', vcpu: vcpu.vcpu_id, smbase: BigInt(vcpu.smbase) });
-  });
+    }),
+  );
+}
+
+/** The transition is complete: registers and roles are those of the other mode, which is what a debugger stops to see. */
+function announce(vcpu: KvmVcpu, kind: 'smm_enter' | 'smm_exit'): void {
+  emit(vcpu.kvm.machine, (o) => o.event({ kind, vcpu: vcpu.vcpu_id, smbase: BigInt(vcpu.smbase) }));
 }
 
 /** kvm_smm_changed(): the vCPU now uses the other address space, so its roots go and its role changes. */
@@ -80,6 +84,7 @@ export function enter_smm(vcpu: KvmVcpu): boolean {
   vcpu.regs.idtUsed = true;
   m.registersChanged(vcpu);
   kvm_mmu_reset_context(vcpu);
+  if (ok) announce(vcpu, 'smm_enter');
   leave(m);
   if (!ok)
     m.warn(
@@ -107,6 +112,7 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
     load();
     kvm_smm_changed(vcpu, false);
   }
+  announce(vcpu, 'smm_exit');
   leave(m);
   return true;
 

@@ -76,6 +76,8 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
   const m = vcpu.kvm.machine;
   enter(m, 'vcpu_enter_guest', vcpu.vcpu_id, null);
   const r = body();
+  // The frame of a walk that ended in an exit lies inside this one.
+  m.closeHwFrame();
   leave(m);
   return r;
 
