@@ -159,7 +159,7 @@ const isShadowExit = (reason?: string) => reason === 'EXCEPTION_NMI' || reason =
 
 /**
  * error_code of kvm_page_fault: on VMX with EPT the exit qualification, on SVM with NPT EXITINFO1, with shadow paging
- * the #PF error code. The kvm_exit above decides; else what the value and the session allow.
+ * the #PF error code. The kvm_exit above decides; else what the value and what is known of the host allow.
  */
 function errorCode(value: bigint, place: Place, read: ReadOptions): { words: readonly WordName[]; notes: string[] } {
   const isTrace = place.facts.event === 'kvm_page_fault';

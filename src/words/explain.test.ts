@@ -108,7 +108,7 @@ describe('explain, without anything known', () => {
   });
 });
 
-describe('explain, with a session', () => {
+describe('explain, with a kernel and a vendor', () => {
   it('reads the 46 worked sptes as stated', () => {
     const { samples } = JSON.parse(
       readFileSync(new URL('../../test/fixtures/reference/samples.json', import.meta.url), 'utf8'),
