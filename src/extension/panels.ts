@@ -34,6 +34,8 @@ interface FromAnyView {
 export abstract class ViewPanel<ToView extends { readonly type: string }, FromView extends { readonly type: string }>
   implements vscode.WebviewPanelSerializer, vscode.Disposable
 {
+  /** the open panels of all kinds */
+  private static readonly open = new Set<vscode.WebviewPanel>();
   private panel: vscode.WebviewPanel | null = null;
   private ready = false;
   private waiting: ToView[] = [];
@@ -60,13 +62,11 @@ export abstract class ViewPanel<ToView extends { readonly type: string }, FromVi
       return;
     }
     const { viewType, title } = this.kind;
+    // The views share a column: one look at the code, one at the machine.
+    const viewColumn =
+      [...ViewPanel.open].find((panel) => panel.viewColumn !== undefined)?.viewColumn ?? vscode.ViewColumn.Beside;
     this.adopt(
-      vscode.window.createWebviewPanel(
-        viewType,
-        title,
-        { viewColumn: vscode.ViewColumn.Beside, preserveFocus },
-        { enableFindWidget: true },
-      ),
+      vscode.window.createWebviewPanel(viewType, title, { viewColumn, preserveFocus }, { enableFindWidget: true }),
     );
   }
 
@@ -96,12 +96,14 @@ export abstract class ViewPanel<ToView extends { readonly type: string }, FromVi
   private adopt(panel: vscode.WebviewPanel): void {
     this.panel = panel;
     this.ready = false;
+    ViewPanel.open.add(panel);
     const { extensionUri } = this.context;
     const root = vscode.Uri.joinPath(extensionUri, 'dist', 'webview');
     panel.iconPath = vscode.Uri.joinPath(extensionUri, 'media', this.kind.icon);
     panel.webview.options = { enableScripts: true, localResourceRoots: [root] };
     panel.webview.onDidReceiveMessage((message: FromAnyView) => void this.hear(message));
     panel.onDidDispose(() => {
+      ViewPanel.open.delete(panel);
       this.panel = null;
       this.ready = false;
       this.waiting = [];

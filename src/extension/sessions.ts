@@ -42,11 +42,19 @@ export class Session {
       paging: state.paging,
       stopped: this.stopped,
       stop: this.stop,
-      reason: this.stopped ? (state.stop?.description ?? 'Stopped.') : null,
+      reason: this.stopped ? reasonOf(state) : null,
       threadId: this.threadId,
       threads: state.vcpus.map(({ threadId, name, smm, guestMode }) => ({ id: threadId, name, smm, guestMode })),
     };
   }
+}
+
+/** Why it stands, and where: `SMM entry (smbase 0x30000) · line 27: load 4 [0xa0010]`. */
+function reasonOf({ stop, position }: StateBody): string {
+  const reason = stop?.description || stop?.reason || 'stopped';
+  const where =
+    position.line === null ? '' : ` · line ${position.line}${position.statement ? `: ${position.statement}` : ''}`;
+  return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}${where}`;
 }
 
 /** All sessions, and the one that views follow: VS Code's active one, or the last that stopped. */

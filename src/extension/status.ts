@@ -16,8 +16,7 @@ export class Status implements vscode.Disposable {
     const state = session?.state;
     if (session === null || !state || !session.stopped) return this.item.hide();
     const vcpu = state.vcpus.find((v) => v.threadId === session.threadId);
-    const where = vcpu?.smm === true ? ' · SMM' : vcpu?.guestMode === true ? ' · L2' : '';
-    this.item.text = `$(server) ${state.kernel} ${state.paging.toUpperCase()}${vcpu === undefined ? '' : ` · ${vcpu.name}`}${where}`;
+    this.item.text = `$(server) ${state.kernel} ${state.paging.toUpperCase()}${vcpu === undefined ? '' : ` · ${vcpu.name}`}`;
     const tooltip = new vscode.MarkdownString(
       [
         `**${session.info()?.title ?? ''}** ${state.stop?.description ?? ''}`,

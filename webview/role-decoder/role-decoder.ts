@@ -86,6 +86,8 @@ export class RoleDecoder extends LitElement {
   /** the field under the pointer or the focus */
   @state() private at: { half: string; name: string } | null = null;
   private started = false;
+  /** number of the stop that is shown */
+  private stop = -1;
 
   override connectedCallback(): void {
     super.connectedCallback();
@@ -104,7 +106,7 @@ export class RoleDecoder extends LitElement {
         this.follow(message.session, message.defaults.kernel);
         break;
       case TO_VIEW.roles:
-        this.takeRoles(message.body);
+        this.takeRoles(message.body, message.stop);
         break;
       case TO_VIEW.showWord:
         this.showWord(message);
@@ -133,16 +135,20 @@ export class RoleDecoder extends LitElement {
     this.started = true;
   }
 
-  private takeRoles(body: RolesBody): void {
-    const before = this.body !== null && !this.edited && body.threadId === this.body.threadId ? this.words : {};
+  private takeRoles(body: RolesBody, stop: number): void {
+    // The same stop may be told again (another thread, a changed register): what changed is counted from the stop before.
+    const again = stop === this.stop && body.threadId === this.body?.threadId;
+    const comparable = this.body !== null && !this.edited && body.threadId === this.body.threadId;
+    const previous = again ? this.previous : comparable ? this.words : {};
+    this.stop = stop;
     this.body = body;
-    this.edited = false;
     this.typed = {};
     if (!this.ownKernel) this.kernel = known(body.kernel);
-    if (!body.mmus.some((m) => m.name === this.mmu))
+    if (!body.mmus.some((m) => m.name === this.mmu)) {
       this.mmu = (body.mmus.find((m) => m.active) ?? body.mmus[0])?.name ?? 'root_mmu';
+    }
     this.takeMmu();
-    this.previous = before;
+    this.previous = previous;
   }
 
   /** Words and registers of the chosen MMU, as the session said them. */
@@ -444,21 +450,23 @@ export class RoleDecoder extends LitElement {
     ];
     const at = rows.find((r) => r.half === this.at?.half && r.name === this.at.name);
     return html`<section class="ruler" aria-label="Bits of the role words">
-      <div
-        class="lines"
-        role="grid"
-        aria-label="Bits of the role words. Arrow keys move, space turns a bit over."
-        data-roving
-        @keydown=${(e: KeyboardEvent) => moveFocus(e.currentTarget as Element, e)}
-        @pointerleave=${() => (this.at = null)}
-      >
-        ${lines.map((line, y) => {
-          const first = lines.findIndex((l) => l.half === line.half) === y;
-          return html`
-            ${first ? this.renderScale(line.half, rows) : nothing}
-            ${this.renderLine(line.column, line.half, line.shift, y, rows)}
-          `;
-        })}
+      <div class="scroll">
+        <div
+          class="lines"
+          role="grid"
+          aria-label="Bits of the role words. Arrow keys move, space turns a bit over."
+          data-roving
+          @keydown=${(e: KeyboardEvent) => moveFocus(e.currentTarget as Element, e)}
+          @pointerleave=${() => (this.at = null)}
+        >
+          ${lines.map((line, y) => {
+            const first = lines.findIndex((l) => l.half === line.half) === y;
+            return html`
+              ${first ? this.renderScale(line.half, rows) : nothing}
+              ${this.renderLine(line.column, line.half, line.shift, y, rows)}
+            `;
+          })}
+        </div>
       </div>
       <p class="explain" aria-live="polite">${at === undefined ? this.renderHint() : this.renderAt(at)}</p>
     </section>`;

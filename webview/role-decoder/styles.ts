@@ -73,13 +73,17 @@ export const styles = css`
   }
 
   /* the ruler */
-  .ruler {
+  /* where there is no room for all bits, the low ones are seen first, and the names stay */
+  .scroll {
     overflow-x: auto;
+    direction: rtl;
+    text-align: left;
   }
   .lines {
     display: inline-flex;
     flex-direction: column;
     gap: 3px;
+    direction: ltr;
   }
   .line {
     display: flex;
@@ -116,6 +120,10 @@ export const styles = css`
     text-decoration: underline;
   }
   .line .name {
+    position: sticky;
+    left: 0;
+    z-index: 2;
+    background: var(--vscode-editor-background);
     flex: none;
     width: var(--name);
     line-height: 20px;

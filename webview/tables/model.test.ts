@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import type { RootView, TableBody, TableRow, WhyStepView } from '../../src/adapter/protocol';
-import { kindOf, mmioText, parseAddress, placeOfWalk, rootAfterStop, rowAt, sizeText, visibleRows } from './model';
+import {
+  countsText,
+  kindOf,
+  mmioText,
+  parseAddress,
+  placeOfWalk,
+  rootAfterStop,
+  rowAt,
+  sizeText,
+  visibleRows,
+} from './model';
 
 const row = (index: number, more: Partial<TableRow> = {}): TableRow => ({
   index,
@@ -65,6 +75,15 @@ describe('the rows of the Tables view', () => {
     assert.equal(rowAt(body, 0x2fffn)?.index, 2);
     assert.equal(rowAt(body, 0x3000n)?.index, 3);
     assert.equal(rowAt(body, 0x5000n), undefined);
+  });
+
+  it('puts the counts that matter into one line', () => {
+    const counts = { accessed: 9, present: 6, table: 1, large: 2, mmio: 2, stale: 1, changed: 0 };
+    assert.equal(
+      countsText({ counts } as unknown as TableBody),
+      '6 present · 1 table · 2 large pages · 2 cached MMIO · 1 stale',
+    );
+    assert.equal(countsText({ counts: {} } as unknown as TableBody), 'no entry present');
   });
 
   it('reads addresses as people write them', () => {

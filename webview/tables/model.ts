@@ -133,9 +133,24 @@ export function mmioText(mmio: NonNullable<TableRow['mmio']>): string {
   return `gfn ${mmio.gfn}${mmio.access === '' ? '' : ` ${mmio.access}`}${generation}${stale}`;
 }
 
+/** The counts of a page that are worth a headline, as the view words them. */
+const COUNTS: readonly (readonly [mark: string, one: string, more?: string])[] = [
+  ['present', 'present'],
+  ['table', 'table', 'tables'],
+  ['large', 'large page', 'large pages'],
+  ['mmio', 'cached MMIO'],
+  ['stale', 'stale'],
+  ['reserved', 'misconfigured'],
+  ['removed', 'being removed'],
+  ['changed', 'changed'],
+];
+
 /** A page in one line: `12 present · 2 cached MMIO · 1 changed`. Zero counts are left out. */
 export function countsText(body: TableBody): string {
-  const parts = Object.entries(body.counts).flatMap(([name, count]) => (count === 0 ? [] : [`${count} ${name}`]));
+  const parts = COUNTS.flatMap(([mark, one, more = one]) => {
+    const count = body.counts[mark] ?? 0;
+    return count === 0 ? [] : [`${count} ${count === 1 ? one : more}`];
+  });
   return parts.length === 0 ? 'no entry present' : parts.join(' · ');
 }
 

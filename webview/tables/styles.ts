@@ -295,9 +295,10 @@ export const styles = css`
   }
   @container (max-width: 720px) {
     .row {
-      grid-template-columns: 4px 34px 96px 152px 22px 1fr 22px;
+      grid-template-columns: 4px 28px 114px 150px 18px 1fr 20px;
       column-gap: 6px;
     }
+    .headings span:nth-child(5),
     .rows .row .kind {
       font-size: 0;
       gap: 0;
