@@ -252,7 +252,7 @@ class Check {
     const bits = this.guestBits();
     if (BigInt(op.gpa) >> BigInt(bits)) {
       this.report(
-        'warning',
+        'info',
         'beyond-maxphyaddr',
         s,
         `gpa 0x${op.gpa.toString(16)} lies beyond the guest's MAXPHYADDR of ${bits}: the entry has reserved bits set, and accesses fault with RSVD`,

@@ -53,7 +53,7 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     syntax: 'machine { SETTING VALUE … }',
     doc: 'The host, its KVM and the CPUID of the guest. Comes first and once; what is not set has the default of the table below.',
     example:
-      'machine {\n  kernel v6.1\n  vendor intel\n  paging ept\n  maxphyaddr 46\n  features nx, smep, smap, pdpe1gb\n}',
+      'machine {\n  kernel v6.1\n  vendor intel\n  paging ept\n  maxphyaddr 46\n  features nx, lm, smep, smap, pdpe1gb\n}',
   },
   {
     words: 'let',

@@ -24,7 +24,10 @@ export function nearest(word: string, legal: Iterable<string>): string | null {
   let best: string | null = null;
   let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;
   for (const candidate of legal) {
-    const d = distance(wanted, plain(candidate));
+    const legalPlain = plain(candidate);
+    // A beginning is likelier than a misspelling of something else.
+    const d =
+      wanted.length >= 2 && legalPlain !== wanted && legalPlain.startsWith(wanted) ? 0.5 : distance(wanted, legalPlain);
     if (d < bestDistance) [best, bestDistance] = [candidate, d];
   }
   return best;

@@ -39,7 +39,7 @@ export function describeNumber(text: string): string | null {
   const { value } = readNumber(text);
   if (value === null) return null;
   const forms = [`0x${value.toString(16)}`, value.toString()];
-  if (value !== 0n && value < 1n << 32n) forms.push(`0b${value.toString(2)}`);
+  if (value !== 0n && value < 1n << 16n) forms.push(`0b${value.toString(2)}`);
   for (const [unit, shift] of [
     ['G', 30n],
     ['M', 20n],

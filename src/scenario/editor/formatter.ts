@@ -22,6 +22,8 @@ interface Line {
 }
 
 const INDENT = '  ';
+/** Code wider than this does not decide where comments go. */
+const LONG = 60;
 
 /** Whether a space (or two) goes between two tokens of a line. */
 function gap(left: Token, right: Token, tight: boolean, settings: ReadonlySet<number>): string {
@@ -102,8 +104,10 @@ function withComments(lines: readonly Line[], source: readonly string[]): string
     let end = i;
     while (end < lines.length && trailing(lines[end])) end++;
     const run = lines.slice(i, end);
-    const column = Math.max(...run.map((l) => (l.code ?? '').length)) + 2;
-    for (const l of run) out.push((l.code ?? '').padEnd(column) + l.comment);
+    const widths = run.map((l) => (l.code ?? '').length);
+    // A long line keeps its comment close and does not push those of the others away.
+    const column = Math.max(0, ...widths.filter((w) => w <= LONG)) + 2;
+    for (const l of run) out.push(`${(l.code ?? '').padEnd(column - 2)}  ${l.comment}`);
     i = end - 1;
   }
   return out;
