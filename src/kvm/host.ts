@@ -27,6 +27,8 @@ export interface Backing {
   /** the host mapping is read-only */
   readonly readonly: boolean;
   firstPfn: number;
+  /** how often pages of it were discarded: later frames come from elsewhere */
+  generation: number;
 }
 
 /** Result of an hva lookup: index of the page in its backing. */
@@ -39,6 +41,7 @@ export class Host {
   readonly backings: Backing[] = [];
   /** frames taken by somebody: pinned guest frames and kernel pages */
   readonly taken = new Set<number>();
+  private discardedPfns = 0;
   private nextKernelPfn = KERNEL_FIRST_PFN;
   private readonly freeKernelPfns: number[] = [];
   private readonly mem: PhysMemory;
@@ -70,6 +73,7 @@ export class Host {
       size,
       huge: opts.huge ?? false,
       readonly: opts.readonly ?? false,
+      generation: 0,
       pfns: new Float64Array(size / 0x1000).fill(-1),
       firstPfn:
         firstPfn + size / 0x1000 <= this.maxPfn ? firstPfn : Math.max(0x1000, (this.maxPfn >> 1) + n * (size >> 12)),
@@ -104,19 +108,28 @@ export class Host {
   populate(backing: Backing, index: number): number {
     const pfn = backing.pfns[index];
     if (pfn >= 0) return pfn;
+    // A page that was discarded gets a frame that nobody had before, behind the mapping's own stretch.
+    const shift = backing.generation === 0 ? 0 : (this.discardedPfns += 512);
     if (backing.huge) {
       const first = index & ~511;
-      const base = (backing.firstPfn + first + 511) & ~511;
+      const base = (backing.firstPfn + first + (shift ? backing.pfns.length + shift : 0) + 511) & ~511;
       for (let i = 0; i < 512; i++) {
         backing.pfns[first + i] = base + i;
         this.taken.add(base + i);
       }
       return backing.pfns[index];
     }
-    const own = backing.firstPfn + index;
+    const own = backing.firstPfn + index + (shift ? backing.pfns.length + shift : 0);
     backing.pfns[index] = own;
     this.taken.add(own);
     return own;
+  }
+
+  /** The page is gone; its frame is not used again, so that what still points there can be told from what does not. */
+  discard(backing: Backing, index: number): void {
+    const first = backing.huge ? index & ~511 : index;
+    for (let i = first; i < (backing.huge ? first + 512 : first + 1); i++) backing.pfns[i] = -1;
+    backing.generation++;
   }
 
   /**

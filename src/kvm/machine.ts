@@ -29,7 +29,9 @@ import {
 } from './kvm_main';
 import { Memslots } from './memslots';
 import { kvm_mmu_after_set_cpuid, kvm_mmu_reset_context } from './mmu/calc_role';
+import { kvm_vm_ioctl_clear_dirty_log, kvm_vm_ioctl_get_dirty_log, type DirtyLogResult } from './mmu/dirty';
 import { KvmPageFault, type RET_PF } from './mmu/fault';
+import { kvm_mmu_notifier_invalidate_range_end, kvm_mmu_notifier_invalidate_range_start } from './mmu/notifier';
 import { rsvd_bits } from './mmu/metadata';
 import type { GuestWalker } from './mmu/paging_tmpl';
 import { kvm_mmu_unload } from './mmu/roots';
@@ -42,6 +44,7 @@ import { vcpu_run, type GuestWork, type UserExit } from './x86';
 import { kvm_make_request } from './x86_requests';
 
 export type { Backing } from './host';
+export type { DirtyLogResult } from './mmu/dirty';
 export type { IoctlResult, UserMemoryRegion } from './kvm_main';
 export type { UserExit } from './x86';
 
@@ -74,6 +77,8 @@ export interface MachineConfig {
   /** deviations of an emulated processor (src/hw/features.ts QUIRKS), plus no-nrips and no-decode-assists */
   quirks: string[];
   force_flush_and_sync_on_reuse: boolean;
+  /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: KVM_GET_DIRTY_LOG only copies, KVM_CLEAR_DIRTY_LOG clears */
+  dirtyLogManualProtect: boolean;
   /** KVM_DIRTY_LOG_INITIALLY_SET */
   dirtyLogInitiallySet: boolean;
   /** which design hides SMRAM: two address spaces (merged), the flag of the RFC, or the three-state slot of the reply to it */
@@ -102,6 +107,7 @@ export function machineConfig(over: Partial<MachineConfig> = {}): MachineConfig 
     maxTdpLevel: 4,
     quirks: [],
     force_flush_and_sync_on_reuse: false,
+    dirtyLogManualProtect: false,
     dirtyLogInitiallySet: false,
     smram_design: 'address-spaces',
     maxExitsPerInstruction: 100_000,
@@ -340,6 +346,30 @@ export class Machine {
   /** KVM_SET_USER_MEMORY_REGION. */
   set_user_memory_region(r: UserMemoryRegion): IoctlResult {
     return kvm_set_memory_region(this.kvm, r);
+  }
+
+  /** KVM_GET_DIRTY_LOG: the slot's bitmap, bit per page; armed again unless protection is manual. */
+  getDirtyLog(as_id: number, id: number): DirtyLogResult {
+    return kvm_vm_ioctl_get_dirty_log(this.kvm, as_id, id);
+  }
+
+  /** KVM_CLEAR_DIRTY_LOG (manual protection). `bitmap` starts at first_page. */
+  clearDirtyLog(as_id: number, id: number, first_page: number, num_pages: number, bitmap: Uint32Array): IoctlResult {
+    return kvm_vm_ioctl_clear_dirty_log(this.kvm, as_id, id, first_page, num_pages, bitmap);
+  }
+
+  /**
+   * The host takes memory of a backing away (madvise(MADV_DONTNEED), page migration): the MMU notifier unmaps it, and the next
+   * access gets fresh pages of zeros. Offset and size in bytes, page aligned.
+   */
+  invalidateBacking(name: string, offset: number, size: number): void {
+    const b = this.host.find(name);
+    if (!b) throw new Error(`there is no backing "${name}"`);
+    const start = b.hva + BigInt(offset);
+    const end = start + BigInt(size);
+    kvm_mmu_notifier_invalidate_range_start(this.kvm, start, end);
+    for (let page = offset / 4096; page < (offset + size) / 4096; page++) this.host.discard(b, page);
+    kvm_mmu_notifier_invalidate_range_end(this.kvm);
   }
 
   /** User space writes memory of a backing. */

@@ -1,38 +1,39 @@
 /**
- * Arming and disarming dirty logging on a slot. Facts: reference kvm-mmu-model.md 3.7 and chapter 21.
+ * Dirty logging: arming and disarming a slot, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG, splitting huge pages ahead of time.
+ * Facts: reference kvm-mmu-model.md 3.7, 3.9, chapters 20 and 21; order of steps as in v6.1.
  */
-import { enter, leave } from '../machine';
-import type { Kvm, KvmMemorySlot } from '../kvm_host';
+import { emit, enter, leave } from '../machine';
+import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
+import { EINVAL, ENOENT, type IoctlResult } from '../kvm_main';
+import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
-import { role_get } from '../roles';
-import { drop_spte, spte_write_protect } from './rmap';
-import { kvm_mmu_role_as_id } from './pages';
-import { tdp_mmu_set_spte } from './tdp_mmu_ops';
-import { host_pfn_mapping_level } from '../kvm_main';
-import { gfn_to_index } from '../memslots';
+import { kvm_mmu_max_mapping_level } from './hugepage';
+import { kvm_mmu_role_as_id, sptep_to_sp } from './pages';
+import { drop_spte, rmapOf, spte_write_protect } from './rmap';
+import { kvm_mmu_slot_gfn_write_protect } from './track';
+import { tdp_mmu_init_sp_of, tdp_mmu_set_spte } from './tdp_mmu_ops';
 
-/** Visits every present TDP MMU entry of a slot's range, top down. */
+const REMOVED_SPTE_LO = 0x5a0;
+
+type Visit = (root: KvmMmuPage, sptep: number, level: number, gfn: number, lo: number, hi: number) => void;
+
+/** for_each_tdp_pte_min_level() over the roots of a slot's address space: present entries in [start, end), top down. */
 export function for_each_tdp_spte(
   kvm: Kvm,
-  slot: KvmMemorySlot,
-  visit: (
-    root: import('../kvm_host').KvmMmuPage,
-    sptep: number,
-    level: number,
-    gfn: number,
-    lo: number,
-    hi: number,
-  ) => void,
+  as_id: number,
+  start: number,
+  end: number,
+  min_level: number,
+  visit: Visit,
 ): void {
   const m = kvm.machine;
-  const end = slot.base_gfn + slot.npages;
   for (const root of kvm.tdp_mmu_roots) {
-    if (role_get(root.role, m.roles.invalid) || kvm_mmu_role_as_id(m, root.role) !== slot.as_id) continue;
+    if (role_get(root.role, m.roles.invalid) || kvm_mmu_role_as_id(m, root.role) !== as_id) continue;
     const walk = (table: number, level: number, base: number): void => {
       const pages = 512 ** (level - 1);
       for (let i = 0; i < 512; i++) {
         const gfn = base + i * pages;
-        if (gfn >= end || gfn + pages <= slot.base_gfn) continue;
+        if (gfn >= end || gfn + pages <= start) continue;
         const sptep = table * 4096 + i * 8;
         const lo = m.mem.readLo(sptep);
         const hi = m.mem.readHi(sptep);
@@ -40,7 +41,7 @@ export function for_each_tdp_spte(
         visit(root, sptep, level, gfn, lo, hi);
         const nowLo = m.mem.readLo(sptep);
         const nowHi = m.mem.readHi(sptep);
-        if (m.spte.isPresent(nowLo, nowHi) && !m.spte.isLast(nowLo, level))
+        if (level > min_level && m.spte.isPresent(nowLo, nowHi) && !m.spte.isLast(nowLo, level))
           walk(m.spte.pfn(nowLo, nowHi), level - 1, gfn);
       }
     };
@@ -48,8 +49,8 @@ export function for_each_tdp_spte(
   }
 }
 
-/** Every leaf spte of the hash-table MMU in a slot. */
-export function for_each_rmap_spte(
+/** Every leaf spte of the hash-table MMU in a slot, by level and gfn. */
+function for_each_rmap_spte(
   slot: KvmMemorySlot,
   minLevel: number,
   visit: (sptep: number, level: number) => void,
@@ -59,68 +60,298 @@ export function for_each_rmap_spte(
       for (const sptep of [...(slot.arch.rmap[level - 1].get(index) ?? [])]) visit(sptep, level);
 }
 
-/** Logging on: write-protect everything, or with PML clear D of small leaves and write-protect only huge ones. */
+const slotEnd = (slot: KvmMemorySlot): number => slot.base_gfn + slot.npages;
+
+/** kvm_mmu_slot_apply_flags(): logging was switched on. */
 export function slot_enable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
   const m = kvm.machine;
   if (m.config.dirtyLogInitiallySet) return;
-  const from = m.config.pml ? 2 : 1;
-  enter(m, 'kvm_mmu_slot_remove_write_access', -1, slot);
-  for_each_rmap_spte(slot, from, (sptep) => spte_write_protect(kvm, sptep, false));
-  if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot, (root, sptep, level, gfn, lo, hi) => {
-      if (level < from || !m.spte.isLast(lo, level) || !m.spte.isWritable(lo)) return;
-      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, (lo & ~2) >>> 0, hi, false, -1);
-    });
-  leave(m);
+  if (m.config.eager_page_split) kvm_mmu_try_split_huge_pages(kvm, slot, slot.base_gfn, slotEnd(slot));
   if (m.config.pml) {
-    enter(m, 'kvm_mmu_slot_leaf_clear_dirty', -1, slot);
-    const d = m.spte.masks.dirty;
-    const clear = (sptep: number): void => {
-      m.mem.writeQ(sptep, (m.mem.readLo(sptep) & ~d.lo) >>> 0, (m.mem.readHi(sptep) & ~d.hi) >>> 0);
-    };
-    for_each_rmap_spte(slot, 1, (sptep, level) => {
-      if (level === 1) clear(sptep);
-    });
-    if (m.tdpMmuEnabled)
-      for_each_tdp_spte(kvm, slot, (root, sptep, level, gfn, lo, hi) => {
-        if (level !== 1) return;
-        const newLo = (lo & ~d.lo) >>> 0;
-        const newHi = (hi & ~d.hi) >>> 0;
-        if (newLo !== lo || newHi !== hi) tdp_mmu_set_spte(kvm, root, sptep, gfn, level, newLo, newHi, false, -1);
-      });
-    leave(m);
-  }
+    kvm_mmu_slot_leaf_clear_dirty(kvm, slot);
+    kvm_mmu_slot_remove_write_access(kvm, slot, 2);
+  } else kvm_mmu_slot_remove_write_access(kvm, slot, 1);
   kvm_flush_remote_tlbs(kvm, 'dirty logging was switched on');
 }
 
-/** Logging off: small leaves that could be huge again are zapped (kvm_mmu_zap_collapsible_sptes). */
+/** kvm_mmu_slot_remove_write_access() */
+function kvm_mmu_slot_remove_write_access(kvm: Kvm, slot: KvmMemorySlot, from: number): void {
+  const m = kvm.machine;
+  enter(m, 'kvm_mmu_slot_remove_write_access', -1, slot);
+  for_each_rmap_spte(slot, from, (sptep) => spte_write_protect(kvm, sptep, false));
+  if (m.tdpMmuEnabled)
+    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), from, (root, sptep, level, gfn, lo, hi) => {
+      if (!m.spte.isLast(lo, level) || !m.spte.isWritable(lo)) return;
+      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, (lo & ~2) >>> 0, hi, true, -1);
+    });
+  leave(m);
+}
+
+/** kvm_mmu_slot_leaf_clear_dirty(): with PML the processor reports the next write itself. */
+function kvm_mmu_slot_leaf_clear_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
+  const m = kvm.machine;
+  enter(m, 'kvm_mmu_slot_leaf_clear_dirty', -1, slot);
+  for_each_rmap_spte(slot, 1, (sptep, level) => {
+    if (level === 1) spte_clear_dirty(kvm, sptep);
+  });
+  if (m.tdpMmuEnabled)
+    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 1, (root, sptep, level, gfn, lo, hi) => {
+      if (m.spte.isLast(lo, level)) clearTdpDirty(kvm, root, sptep, gfn, level, lo, hi, false);
+    });
+  leave(m);
+}
+
+/** spte_clear_dirty(), or write protection where D does not count. */
+function spte_clear_dirty(kvm: Kvm, sptep: number): boolean {
+  const m = kvm.machine;
+  const lo = m.mem.readLo(sptep);
+  const hi = m.mem.readHi(sptep);
+  if (m.spte.adNeedsWriteProtect(lo, hi)) return spte_write_protect(kvm, sptep, false);
+  const d = m.spte.masks.dirty;
+  if (((lo & d.lo) | (hi & d.hi)) === 0) return false;
+  m.mem.writeQ(sptep, (lo & ~d.lo) >>> 0, (hi & ~d.hi) >>> 0);
+  return true;
+}
+
+function clearTdpDirty(
+  kvm: Kvm,
+  root: KvmMmuPage,
+  sptep: number,
+  gfn: number,
+  level: number,
+  lo: number,
+  hi: number,
+  wrprot: boolean,
+): void {
+  const m = kvm.machine;
+  const d = m.spte.masks.dirty;
+  let newLo = lo;
+  let newHi = hi;
+  if (wrprot || m.spte.adNeedsWriteProtect(lo, hi)) newLo = (lo & ~2) >>> 0;
+  else {
+    newLo = (lo & ~d.lo) >>> 0;
+    newHi = (hi & ~d.hi) >>> 0;
+  }
+  if (newLo !== lo || newHi !== hi) tdp_mmu_set_spte(kvm, root, sptep, gfn, level, newLo, newHi, false, -1);
+}
+
+/** kvm_mmu_zap_collapsible_sptes(): logging is off, so small mappings that could be huge go. */
 export function slot_disable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
   const m = kvm.machine;
   enter(m, 'kvm_mmu_zap_collapsible_sptes', -1, slot);
   let flush = false;
-  const maxLevel = (gfn: number): number => {
-    const host = host_pfn_mapping_level(m, slot, gfn);
-    let max = Math.min(host, m.maxHugePageLevel);
-    for (; max > 1; max--) if (slot.arch.lpage_info[max - 2][gfn_to_index(gfn, slot.base_gfn, max)] === 0) break;
-    return max;
-  };
-  for (const index of [...slot.arch.rmap[0].keys()]) {
-    const gfn = slot.base_gfn + index;
-    if (maxLevel(gfn) <= 1) continue;
-    for (const sptep of [...(slot.arch.rmap[0].get(index) ?? [])]) {
-      drop_spte(kvm, sptep);
-      flush = true;
-    }
-  }
+  for_each_rmap_spte(slot, 1, (sptep, level) => {
+    const sp = sptep_to_sp(kvm, sptep);
+    // Indirect pages follow the guest's page size.
+    if (!sp || level > 2 || !role_get(sp.role, m.roles.direct)) return;
+    if (sp.gfn < slot.base_gfn || level >= kvm_mmu_max_mapping_level(m, slot, sp.gfn, 3)) return;
+    drop_spte(kvm, sptep);
+    flush = true;
+  });
+  if (flush) kvm_flush_remote_tlbs(kvm, 'small pages will be mapped huge again');
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot, (root, sptep, level, gfn, lo) => {
-      if (level < 2 || m.spte.isLast(lo, level)) return;
-      // A table whose whole range could be one huge page goes, with everything below it.
-      if (gfn < slot.base_gfn || gfn + 512 ** (level - 1) > slot.base_gfn + slot.npages || maxLevel(gfn) < level)
-        return;
-      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, 0, 0, true, -1);
-      flush = true;
+    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 2, (root, sptep, level, gfn, lo) => {
+      if (level > 3 || m.spte.isLast(lo, level) || gfn < slot.base_gfn || gfn >= slotEnd(slot)) return;
+      if (kvm_mmu_max_mapping_level(m, slot, gfn, 3) < level) return;
+      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, REMOVED_SPTE_LO, 0, true, -1);
+      kvm_flush_remote_tlbs(kvm, 'a table will be replaced by a huge page');
+      m.mem.writeQ(sptep, 0, 0);
     });
   leave(m);
-  if (flush) kvm_flush_remote_tlbs(kvm, 'small pages will be mapped huge again');
+}
+
+/** kvm_mmu_try_split_huge_pages(): only with the TDP MMU, so that write protection and dirty bits work on 4K pages. */
+function kvm_mmu_try_split_huge_pages(kvm: Kvm, slot: KvmMemorySlot, start: number, end: number): void {
+  const m = kvm.machine;
+  if (!m.tdpMmuEnabled) return;
+  enter(m, 'kvm_tdp_mmu_try_split_huge_pages', -1, slot);
+  for_each_tdp_spte(kvm, slot.as_id, start, end, 2, (root, sptep, level, gfn, lo, hi) => {
+    if (m.spte.isLast(lo, level)) tdp_mmu_split_huge_page(kvm, root, sptep, gfn, level, lo, hi);
+  });
+  leave(m);
+}
+
+/** tdp_mmu_split_huge_page(): a table of smaller pages with the same rights takes the place of a huge page. */
+function tdp_mmu_split_huge_page(
+  kvm: Kvm,
+  root: KvmMmuPage,
+  sptep: number,
+  gfn: number,
+  level: number,
+  lo: number,
+  hi: number,
+): void {
+  const m = kvm.machine;
+  const R = m.roles;
+  enter(m, 'tdp_mmu_split_huge_page', -1, root);
+  const parent = sptep_to_sp(kvm, sptep) ?? root;
+  const sp = tdp_mmu_init_sp_of(kvm, gfn, role_put(parent.role, R.level, level - 1), sptep, -1);
+  kvm.tdp_mmu_pages++;
+  const pages = 512 ** (level - 2);
+  const first = m.spte.pfn(lo, hi);
+  for (let i = 0; i < 512; i++) {
+    const pfn = first + i * pages;
+    let childLo = ((lo & 0xfff) | (pfn << 12)) >>> 0;
+    let childHi = ((hi & 0xfff00000) | Math.floor(pfn / 0x100000)) >>> 0;
+    if (level === 2) {
+      childLo = (childLo & ~0x80) >>> 0;
+      if (m.config.nx_huge_pages && role_get(sp.role, R.access) & 1) {
+        const { x, nx } = m.spte.masks;
+        childLo = ((childLo & ~nx.lo) | x.lo) >>> 0;
+        childHi = ((childHi & ~nx.hi) | x.hi) >>> 0;
+      }
+    }
+    m.mem.writeQ(sp.spt * 4096 + i * 8, childLo, childHi);
+  }
+  m.spte.make_nonleaf_spte(sp.spt, role_get(sp.role, R.ad_disabled) === 1);
+  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.lo, m.spte.hi, true, -1);
+  emit(m, (o) =>
+    o.event({
+      kind: 'kvm_mmu_split_huge_page',
+      vcpu: -1,
+      gfn: BigInt(gfn),
+      spte: (BigInt(hi) << 32n) | BigInt(lo),
+      level,
+      errno: 0,
+    }),
+  );
+  leave(m);
+}
+
+/** Outcome of KVM_GET_DIRTY_LOG: the bitmap as it was, bit per page of the slot. */
+export interface DirtyLogResult extends IoctlResult {
+  bitmap: Uint32Array;
+}
+
+/** The slot that a dirty-log ioctl names, or the errno. */
+function loggedSlot(kvm: Kvm, as_id: number, id: number): KvmMemorySlot | IoctlResult {
+  if (as_id >= kvm.memslots.length || id >= kvm.machine.caps.userMemSlots)
+    return { errno: -EINVAL, text: `-EINVAL: there is no slot ${as_id}:${id}` };
+  const slot = kvm.memslots[as_id].byId(id);
+  if (!slot?.dirty_bitmap) {
+    const why = slot ? 'does not log dirty pages (KVM_MEM_LOG_DIRTY_PAGES is not set)' : 'does not exist';
+    return { errno: -ENOENT, text: `-ENOENT: slot ${as_id}:${id} ${why}` };
+  }
+  return slot;
+}
+
+/** KVM_GET_DIRTY_LOG. Without manual protection it clears the bitmap and arms the pages again; with it, it only copies. */
+export function kvm_vm_ioctl_get_dirty_log(kvm: Kvm, as_id: number, id: number): DirtyLogResult {
+  const m = kvm.machine;
+  enter(m, 'kvm_vm_ioctl_get_dirty_log', -1, null);
+  const result = body();
+  leave(m);
+  return result;
+
+  function body(): DirtyLogResult {
+    const slot = loggedSlot(kvm, as_id, id);
+    if ('errno' in slot) return { ...slot, bitmap: new Uint32Array(0) };
+    const bits = slot.dirty_bitmap as Uint32Array;
+    flushPml(kvm);
+    const copy = bits.slice();
+    if (m.config.dirtyLogManualProtect) return { errno: 0, text: 'ok', bitmap: copy };
+    let flush = false;
+    for (let word = 0; word < bits.length; word += 2) {
+      const lo = bits[word];
+      const hi = word + 1 < bits.length ? bits[word + 1] : 0;
+      if (!(lo | hi)) continue;
+      flush = true;
+      bits[word] = 0;
+      if (word + 1 < bits.length) bits[word + 1] = 0;
+      kvm_arch_mmu_enable_log_dirty_pt_masked(kvm, slot, word * 32, lo, hi);
+    }
+    if (flush) kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
+    return { errno: 0, text: 'ok', bitmap: copy };
+  }
+}
+
+/**
+ * KVM_CLEAR_DIRTY_LOG: clears the given pages' bits and arms those that were set.
+ * @param first_page multiple of 64; `num_pages` too unless the range ends with the slot
+ */
+export function kvm_vm_ioctl_clear_dirty_log(
+  kvm: Kvm,
+  as_id: number,
+  id: number,
+  first_page: number,
+  num_pages: number,
+  bitmap: Uint32Array,
+): IoctlResult {
+  const m = kvm.machine;
+  enter(m, 'kvm_vm_ioctl_clear_dirty_log', -1, null);
+  const result = body();
+  leave(m);
+  return result;
+
+  function body(): IoctlResult {
+    const slot = loggedSlot(kvm, as_id, id);
+    if ('errno' in slot) return slot;
+    const why =
+      first_page % 64
+        ? `first_page ${first_page} is not a multiple of 64`
+        : first_page > slot.npages || num_pages > slot.npages - first_page
+          ? `pages ${first_page}..${first_page + num_pages} leave the slot of ${slot.npages} pages`
+          : num_pages < slot.npages - first_page && num_pages % 64
+            ? `num_pages ${num_pages} is not a multiple of 64`
+            : null;
+    if (why) return { errno: -EINVAL, text: `-EINVAL: ${why}` };
+    const bits = slot.dirty_bitmap as Uint32Array;
+    flushPml(kvm);
+    let flush = false;
+    for (let page = 0; page < num_pages; page += 64) {
+      const at = (first_page + page) / 32;
+      const lo = bits[at] & (bitmap[page / 32] ?? 0);
+      const hi = (bits[at + 1] ?? 0) & (bitmap[page / 32 + 1] ?? 0);
+      if (!(lo | hi)) continue;
+      flush = true;
+      bits[at] &= ~lo;
+      if (at + 1 < bits.length) bits[at + 1] &= ~hi;
+      kvm_arch_mmu_enable_log_dirty_pt_masked(kvm, slot, first_page + page, lo >>> 0, hi >>> 0);
+    }
+    if (flush) kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
+    return { errno: 0, text: 'ok' };
+  }
+}
+
+/** PML buffers of all vCPUs go into the bitmaps. */
+function flushPml(kvm: Kvm): void {
+  void kvm;
+}
+
+/** kvm_arch_mmu_enable_log_dirty_pt_masked(): arms the pages of a 64-page mask (lo, hi) from gfn_offset on. */
+function kvm_arch_mmu_enable_log_dirty_pt_masked(
+  kvm: Kvm,
+  slot: KvmMemorySlot,
+  gfn_offset: number,
+  lo: number,
+  hi: number,
+): void {
+  const m = kvm.machine;
+  enter(m, 'kvm_arch_mmu_enable_log_dirty_pt_masked', -1, slot);
+  const base = slot.base_gfn + gfn_offset;
+  const set = (i: number): boolean => ((i < 32 ? lo >>> i : hi >>> (i - 32)) & 1) === 1;
+  if (m.config.dirtyLogInitiallySet) {
+    // Huge pages were not protected when logging began; a write must split them, so it has to fault.
+    const all = Array.from({ length: 64 }, (_, i) => i).filter(set);
+    const start = base + all[0];
+    const end = base + all[all.length - 1];
+    if (m.config.eager_page_split) kvm_mmu_try_split_huge_pages(kvm, slot, start, end);
+    kvm_mmu_slot_gfn_write_protect(kvm, slot, start, 2);
+    if (Math.ceil(start / 512) !== Math.ceil(end / 512)) kvm_mmu_slot_gfn_write_protect(kvm, slot, end, 2);
+  }
+  const name = m.config.pml ? 'kvm_mmu_clear_dirty_pt_masked' : 'kvm_mmu_write_protect_pt_masked';
+  enter(m, name, -1, slot);
+  if (m.tdpMmuEnabled)
+    for_each_tdp_spte(kvm, slot.as_id, base, base + 64, 1, (root, sptep, level, gfn, sLo, sHi) => {
+      if (level > 1 || gfn < base || !set(gfn - base)) return;
+      clearTdpDirty(kvm, root, sptep, gfn, level, sLo, sHi, !m.config.pml);
+    });
+  for (let i = 0; i < 64; i++)
+    if (set(i))
+      for (const sptep of [...rmapOf(slot, base + i, 1)]) {
+        if (m.config.pml) spte_clear_dirty(kvm, sptep);
+        else spte_write_protect(kvm, sptep, false);
+      }
+  leave(m);
+  leave(m);
 }

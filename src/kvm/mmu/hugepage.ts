@@ -1,15 +1,14 @@
 /**
  * Which page size a fault gets. Facts: reference kvm-mmu-model.md chapter 20.
  */
-import { enter, leave } from '../machine';
+import { enter, leave, type Machine } from '../machine';
 import type { KvmMemorySlot, KvmVcpu } from '../kvm_host';
 import { host_pfn_mapping_level, kvm_slot_dirty_track_enabled } from '../kvm_main';
 import { gfn_to_index } from '../memslots';
 import type { KvmPageFault } from './fault';
 
 /** kvm_mmu_max_mapping_level(): limited by the host page, by slot alignment and by shadowed tables inside the range. */
-export function kvm_mmu_max_mapping_level(vcpu: KvmVcpu, slot: KvmMemorySlot, gfn: number, max_level: number): number {
-  const m = vcpu.kvm.machine;
+export function kvm_mmu_max_mapping_level(m: Machine, slot: KvmMemorySlot, gfn: number, max_level: number): number {
   let max = Math.min(max_level, m.maxHugePageLevel);
   for (; max > 1; max--) if (slot.arch.lpage_info[max - 2][gfn_to_index(gfn, slot.base_gfn, max)] === 0) break;
   if (max === 1) return 1;
@@ -23,7 +22,7 @@ export function kvm_mmu_hugepage_adjust(vcpu: KvmVcpu, fault: KvmPageFault): voi
   fault.huge_page_disallowed = fault.exec && fault.nx_huge_page_workaround_enabled;
   if (fault.max_level > 1 && fault.pfnKind === 'pfn' && fault.slot && !kvm_slot_dirty_track_enabled(fault.slot)) {
     enter(m, 'kvm_mmu_max_mapping_level', vcpu.vcpu_id, fault);
-    fault.req_level = kvm_mmu_max_mapping_level(vcpu, fault.slot, fault.gfn, fault.max_level);
+    fault.req_level = kvm_mmu_max_mapping_level(m, fault.slot, fault.gfn, fault.max_level);
     leave(m);
     if (fault.req_level > 1 && !fault.huge_page_disallowed) {
       fault.goal_level = fault.req_level;

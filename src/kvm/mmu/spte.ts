@@ -124,6 +124,12 @@ export class SpteFormat {
     return (lo & t.lo) >>> 0 !== this.adDisabled.lo || (hi & t.hi) >>> 0 !== this.adDisabled.hi;
   }
 
+  /** spte_ad_need_write_protect(): dirty tracking of this entry goes by W, not by D. */
+  adNeedsWriteProtect(lo: number, hi: number): boolean {
+    const { adType: t, dirty: d } = this.masks;
+    return (d.lo | d.hi) === 0 || ((lo & t.lo) | (hi & t.hi)) !== 0;
+  }
+
   /** is_access_track_spte() */
   isAccessTrack(lo: number, hi: number): boolean {
     const a = this.masks.accTrack;

@@ -2,31 +2,19 @@
  * arch/x86/kvm/mmu/tdp_mmu.c: roots and the fault path. Operations on whole trees are in tdp_mmu_ops.ts.
  * Facts: reference kvm-mmu-model.md chapter 15.
  */
-import { emit, enter, leave } from '../machine';
-import { ACC_ALL, KvmMmuPage, type KvmVcpu } from '../kvm_host';
+import { enter, leave } from '../machine';
+import { ACC_ALL, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { traceRequested } from './direct_map';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
-import { pageFields } from './pages';
-import { tdp_mmu_set_spte, tdpWalk } from './tdp_mmu_ops';
+import { tdp_mmu_init_sp_of, tdp_mmu_set_spte, tdpWalk } from './tdp_mmu_ops';
 
 const bigSpte = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
 
-function tdp_mmu_init_sp(vcpu: KvmVcpu, gfn: number, role: number, ptep: number): KvmMmuPage {
-  const kvm = vcpu.kvm;
-  const m = kvm.machine;
-  const sp = new KvmMmuPage();
-  sp.spt = m.host.allocPage();
-  sp.gfn = gfn;
-  sp.role = role;
-  sp.ptep = ptep;
-  sp.tdp_mmu_page = true;
-  kvm.sp_by_pfn.set(sp.spt, sp);
-  emit(m, (o) => o.event({ kind: 'kvm_mmu_get_page', ...pageFields(sp, vcpu.vcpu_id), created: 1 }));
-  return sp;
-}
+const tdp_mmu_init_sp = (vcpu: KvmVcpu, gfn: number, role: number, ptep: number): KvmMmuPage =>
+  tdp_mmu_init_sp_of(vcpu.kvm, gfn, role, ptep, vcpu.vcpu_id);
 
 /** kvm_tdp_mmu_get_vcpu_root_hpa(): an existing root with this role, or a new one. @returns its physical address */
 export function kvm_tdp_mmu_get_vcpu_root_hpa(vcpu: KvmVcpu): number {

@@ -3,13 +3,27 @@
  * Facts: reference kvm-mmu-model.md chapter 15.
  */
 import { emit, enter, leave } from '../machine';
-import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
+import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { mark_page_dirty_in_slot, __gfn_to_memslot } from '../kvm_main';
 import { kvm_mmu_role_as_id, pageFields } from './pages';
 import { REMOVED_SPTE_LO } from './spte';
 
 const hex64 = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
+
+/** tdp_mmu_init_sp(): a fresh page of the TDP MMU; it is not linked yet. `vcpu` -1: made by an ioctl. */
+export function tdp_mmu_init_sp_of(kvm: Kvm, gfn: number, role: number, ptep: number, vcpu: number): KvmMmuPage {
+  const m = kvm.machine;
+  const sp = new KvmMmuPage();
+  sp.spt = m.host.allocPage();
+  sp.gfn = gfn;
+  sp.role = role;
+  sp.ptep = ptep;
+  sp.tdp_mmu_page = true;
+  kvm.sp_by_pfn.set(sp.spt, sp);
+  emit(m, (o) => o.event({ kind: 'kvm_mmu_get_page', ...pageFields(sp, vcpu), created: 1 }));
+  return sp;
+}
 
 /** tdp_mmu_set_spte()/…_atomic(): writes an entry and lets everything follow that a change entails. */
 export function tdp_mmu_set_spte(
