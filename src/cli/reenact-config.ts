@@ -63,6 +63,8 @@ export function machineLines(run: ProbeRun, source: string): string[] {
     `features ${['nx', 'lm', ...FEATURES.filter((f) => run.features.includes(f))].join(', ')}`,
     ...switches.map(([setting, value]) => `${setting} ${value ? 'on' : 'off'}`),
   ];
+  // The probe sets it for Intel guests before anything else; see vm_create() there.
+  if (intel) lines.push('tss_addr 0xfffbd000');
   if (/host5|sapphire/i.test(name)) lines.push('host_levels 5');
   if (run.scenario === 'dirty-manual') lines.push('dirty_log manual-protect, initially-set');
   lines.push(`processor ${quirks.length ? quirks.join(', ') : 'silicon'}`);

@@ -52,11 +52,13 @@ export interface UserMemoryRegion {
 
 const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
 
-/** KVM_SET_USER_MEMORY_REGION: checks in the kernel's order, then the change. */
-export function kvm_set_memory_region(kvm: Kvm, r: UserMemoryRegion): IoctlResult {
+/**
+ * KVM_SET_USER_MEMORY_REGION (or, `internal`, one of KVM's private slots): checks in the kernel's order, then the change.
+ */
+export function kvm_set_memory_region(kvm: Kvm, r: UserMemoryRegion, internal = false): IoctlResult {
   const m = kvm.machine;
   enter(m, '__kvm_set_memory_region', -1, r);
-  const result = checkAndSet(kvm, r);
+  const result = checkAndSet(kvm, r, internal);
   if (result.errno !== 0 && m.observer)
     m.observer.event({
       kind: 'memslot_error',
@@ -74,10 +76,10 @@ function fail(errno: number, why: string): IoctlResult {
   return { errno: -errno, text: `-${ERRNO_NAMES[errno] ?? errno}: ${why}` };
 }
 
-function checkAndSet(kvm: Kvm, r: UserMemoryRegion): IoctlResult {
+function checkAndSet(kvm: Kvm, r: UserMemoryRegion, internal: boolean): IoctlResult {
   const m = kvm.machine;
   const caps = m.caps;
-  if (r.id >= caps.userMemSlots)
+  if (r.id >= (internal ? caps.memSlotsNum : caps.userMemSlots))
     return fail(
       EINVAL,
       `slot id ${r.id} is not below KVM_USER_MEM_SLOTS (${caps.userMemSlots} in ${caps.kernel.name})`,

@@ -40,6 +40,7 @@ import { kvm_mmu_zap_all } from './mmu/zap';
 import type { Observer } from './observer';
 import type { FrameLocals } from './observer';
 import { RoleCodec } from './roles';
+import { vmx_set_tss_addr } from './vmx';
 import { vcpu_run, type GuestWork, type UserExit } from './x86';
 import { kvm_make_request } from './x86_requests';
 
@@ -81,6 +82,11 @@ export interface MachineConfig {
   dirtyLogManualProtect: boolean;
   /** KVM_DIRTY_LOG_INITIALLY_SET */
   dirtyLogInitiallySet: boolean;
+  /**
+   * KVM_SET_TSS_ADDR: where kvm_intel puts the task state segment of real-mode guests. Takes a private memslot (and a memslot
+   * generation) where guests cannot run unrestricted, i.e. without EPT.
+   */
+  tss_addr?: number;
   /** which design hides SMRAM: two address spaces (merged), the flag of the RFC, or the three-state slot of the reply to it */
   smram_design: 'address-spaces' | 'flag' | 'three-state';
   /** exits that one instruction may cause before the run is given up as stuck */
@@ -278,6 +284,8 @@ export class Machine {
     const slots: Memslots[] = [];
     for (let as = 0; as < this.caps.addressSpaces; as++) slots.push(new Memslots(as, first(as)));
     this.kvm = new Kvm(this, slots);
+    if (config.tss_addr !== undefined && config.vendor === 'intel' && !this.tdpEnabled)
+      vmx_set_tss_addr(this, config.tss_addr);
   }
 
   /** Who listens; null runs at full speed. Set it before a run, not during one. */

@@ -3,7 +3,9 @@
  * Facts: reference kvm-mmu-model.md 12.1, 23.4, 27; error-codes.json (conversions).
  */
 import type { VmExit } from '../hw/exits';
-import { emit, enter, leave } from './machine';
+import { CR0 } from '../hw/regs';
+import { emit, enter, leave, type Machine } from './machine';
+import { kvm_set_memory_region } from './kvm_main';
 import type { KvmVcpu } from './kvm_host';
 import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
 import { x86_emulate_instruction } from './emulate';
@@ -44,6 +46,41 @@ const IO_QUAL = (exit: VmExit): bigint => {
   if (!io) return 0n;
   return (BigInt(io.port) << 16n) | (io.imm ? 1n << 6n : 0n) | (io.write ? 0n : 1n << 3n) | BigInt(io.size - 1);
 };
+
+/** TSS_PRIVATE_MEMSLOT: three pages that only KVM knows of. */
+export function vmx_set_tss_addr(m: Machine, addr: number): void {
+  const pages = m.backing('kvm-tss', 0x3000);
+  // __x86_set_memory_region() puts a private slot into every address space.
+  for (const { as_id } of m.kvm.memslots)
+    kvm_set_memory_region(
+      m.kvm,
+      { as_id, id: m.caps.userMemSlots, flags: 0, gpa: addr, size: 0x3000, hva: pages.hva },
+      true,
+    );
+}
+
+/**
+ * vmx_emulation_required(): without EPT a guest cannot run unrestricted, so real mode runs as virtual-8086 mode; where its segments do
+ * not look like that (SMM handlers with their 4 GiB limits), KVM emulates instruction by instruction.
+ */
+export function vmx_emulation_required(vcpu: KvmVcpu): boolean {
+  const m = vcpu.kvm.machine;
+  if (m.config.vendor !== 'intel' || m.tdpEnabled || vcpu.regs.cr0 & CR0.PE) return false;
+  const s = vcpu.regs;
+  return [s.cs, s.ss, s.ds, s.es, s.fs, s.gs].some(
+    (seg) => seg.base !== BigInt(seg.selector) << 4n || seg.limit !== 0xffff,
+  );
+}
+
+/** handle_invalid_guest_state(). @returns as {@link handle_exit_vmx} */
+export function handle_invalid_guest_state(vcpu: KvmVcpu, proceed: () => boolean): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'handle_invalid_guest_state', vcpu.vcpu_id, vcpu.regs);
+  let r = 1;
+  while (r > 0 && vmx_emulation_required(vcpu) && proceed()) r = x86_emulate_instruction(vcpu, 0n, null);
+  leave(m);
+  return r;
+}
 
 /** vmx_handle_exit(). @returns 1 resume, 0 user space, negative errno */
 export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {

@@ -10,7 +10,7 @@ import { complete_emulated_mmio } from './emulate';
 import { kvm_mmu_free_obsolete_roots, kvm_mmu_load, kvm_mmu_load_pgd, kvm_mmu_sync_roots } from './mmu/roots';
 import { enter_smm, process_smi } from './smm';
 import { handle_exit_svm } from './svm';
-import { handle_exit_vmx } from './vmx';
+import { handle_exit_vmx, handle_invalid_guest_state, vmx_emulation_required } from './vmx';
 import { kvm_check_request, kvm_make_request } from './x86_requests';
 
 /** Exits to user space that the model knows; a page-crossing MMIO access has several fragments. */
@@ -122,6 +122,11 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       if (vcpu.requests.has('TRIPLE_FAULT')) return 1;
       return -28;
     }
+    if (vmx_emulation_required(vcpu))
+      return handle_invalid_guest_state(
+        vcpu,
+        () => !work.done && !vcpu.requests.size && (work.insn !== 'code' || work.count < work.limit),
+      );
     if (m.observer) m.observer.event({ kind: 'kvm_entry', vcpu: vcpu.vcpu_id, rip: vcpu.regs.rip });
     m.closeHwFrame();
     const exit = m.runGuest(vcpu, work);

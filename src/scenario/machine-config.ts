@@ -121,6 +121,12 @@ function exclusions(read: Settings, seen: ReadonlyMap<string, MachineSetting>, f
       `the guest is told ${guest} physical-address bits but the host has ${host}: guests with such addresses fault in ways that no real guest sees`,
     );
   }
+  if (read.names.get('dirty_log')?.join() === 'initially-set')
+    findings.error(
+      'setting-value',
+      seen.get('dirty_log'),
+      'initially-set goes with manual-protect: write dirty_log manual-protect, initially-set',
+    );
   for (const name of ['ept_ad', 'pml']) {
     if (seen.has(name) && vendor === 'amd')
       findings.warn('setting-value', seen.get(name), `${name} is a parameter of kvm_intel and has no effect on amd`);
@@ -134,6 +140,7 @@ function toConfig(read: Settings): MachineConfig {
   const paging = read.paging ?? d.paging;
   const on = (name: string, otherwise: boolean): boolean => read.switches.get(name) ?? otherwise;
   const maxphyaddr = read.numbers.get('maxphyaddr') ?? d.maxphyaddr;
+  const dirty = read.names.get('dirty_log') ?? [];
   const smram = kernel === 'seed3' ? 'flag' : d.smram_design;
   return {
     ...d,
@@ -152,6 +159,9 @@ function toConfig(read: Settings): MachineConfig {
     host_levels: (read.numbers.get('host_levels') ?? d.host_levels) as 4 | 5,
     maxTdpLevel: (read.numbers.get('ept_levels') ?? d.maxTdpLevel) as 4 | 5,
     quirks: (read.names.get('processor') ?? d.quirks).filter((q) => q !== 'silicon'),
+    ...(read.numbers.has('tss_addr') ? { tss_addr: read.numbers.get('tss_addr') } : {}),
+    dirtyLogManualProtect: dirty.length > 0,
+    dirtyLogInitiallySet: dirty.includes('initially-set'),
     smram_design: (read.names.get('smram')?.[0] ?? smram) as MachineConfig['smram_design'],
   };
 }

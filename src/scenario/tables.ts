@@ -316,6 +316,13 @@ export const MACHINE_SETTINGS: readonly MachineSettingInfo[] = [
     default: 'off',
   },
   {
+    name: 'tss_addr',
+    kind: 'number',
+    range: [0, 0xffffffff],
+    doc: 'KVM_SET_TSS_ADDR: a private memslot of kvm_intel for real-mode guests; it exists only without EPT',
+    default: 'none',
+  },
+  {
     name: 'flush_on_reuse',
     kind: 'switch',
     doc: 'kvm.flush_on_reuse: a cached root is synced and flushed whenever it is used again',
@@ -357,6 +364,16 @@ export const MACHINE_SETTINGS: readonly MachineSettingInfo[] = [
       'three-state': 'slots for SMM, for normal mode, or for both (proposed in the review of the RFC)',
     },
     default: 'as the kernel',
+  },
+  {
+    name: 'dirty_log',
+    kind: 'names',
+    doc: 'KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2',
+    values: {
+      'manual-protect': 'KVM_GET_DIRTY_LOG only copies the bitmap, KVM_CLEAR_DIRTY_LOG arms the pages again',
+      'initially-set': 'all pages start dirty (with manual-protect)',
+    },
+    default: 'none: KVM_GET_DIRTY_LOG arms them',
   },
 ];
 
