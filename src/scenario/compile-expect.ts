@@ -109,6 +109,10 @@ export function compileClaim(
       const value = f.value(node.value, { what: node.width, max: (1n << BigInt(8 * size)) - 1n });
       return as_id === null || gpa === null || value === null ? null : { kind: 'memory', as_id, size, gpa, value };
     }
+    case 'ExpectDirty': {
+      const gfns = node.gfns.map((g) => f.number(g, { what: 'gfn' }));
+      return gfns.every((g) => g !== null) ? { kind: 'dirty', gfns: [...gfns].sort((a, b) => a - b) } : null;
+    }
     case 'ExpectState':
       return state(node, f);
     default:

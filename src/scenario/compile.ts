@@ -4,6 +4,7 @@
  */
 import type {
   Backing,
+  DirtyLog,
   FrameRange,
   Insn,
   MapPages,
@@ -46,7 +47,7 @@ type Draft = { -readonly [K in keyof Statement]: Statement[K] };
 /** Statements that do nothing on their own: the last action before them is what an `expect` is about. */
 export const isPassive = (op: Op): boolean => ['machine', 'let', 'expect', 'step', 'note', 'repeat'].includes(op.kind);
 /** Statements that are an ioctl with an errno. */
-export const isIoctl = (op: Op): boolean => op.kind.startsWith('memslot-');
+export const isIoctl = (op: Op): boolean => op.kind.startsWith('memslot-') || op.kind.startsWith('dirty-log-');
 /** Statements that run a vCPU. */
 export const isRun = (op: Op): boolean => op.kind === 'insn' || op.kind === 'run';
 
@@ -208,6 +209,18 @@ class Compiler {
         return this.memslot(node);
       case 'Write':
         return this.write(node);
+      case 'Invalidate': {
+        const host = f.host(node.host, 'invalidate');
+        const size = f.number(node.size, { what: 'size' });
+        if (host === null || size === null) return null;
+        if (host.offset % 4096 || size % 4096 || size === 0)
+          f.error('unaligned', node, 'the host takes whole pages away: offset and size must be multiples of 4K');
+        else if (host.offset + size > (f.backings.get(host.backing)?.size ?? 0))
+          f.error('beyond-backing', node, `the range reaches beyond backing '${host.backing}'`, 'size');
+        return { kind: 'invalidate', host, size };
+      }
+      case 'DirtyLog':
+        return this.dirtyLog(node);
       case 'Tables': {
         const address = f.number(node.address, { what: 'the address of tables' });
         const as_id = this.addressSpace(node.as);
@@ -403,6 +416,28 @@ class Compiler {
     }
   }
 
+  private dirtyLog(node: DirtyLog): Op | null {
+    const f = this.findings;
+    const as_id = this.addressSpace(node.as);
+    const id = f.number(node.slot, { what: 'the slot id', max: 0xffffn });
+    const gpa = node.gpa ? f.number(node.gpa, { what: 'gpa' }) : null;
+    const size = node.size ? f.number(node.size, { what: 'size' }) : null;
+    if (as_id === null || id === null || (node.gpa && gpa === null) || (node.size && size === null)) return null;
+    if (node.action === 'clear') {
+      if (!this.config.dirtyLogManualProtect) {
+        f.warn(
+          'dirty-log',
+          node,
+          'KVM_CLEAR_DIRTY_LOG goes with manual protection: write dirty_log manual-protect in the machine block',
+        );
+      }
+      return { kind: 'dirty-log-clear', as_id, id, part: gpa === null || size === null ? null : { gpa, size } };
+    }
+    if (gpa !== null)
+      f.error('dirty-log', node, 'KVM_GET_DIRTY_LOG reports a whole slot: leave gpa and size out', 'gpa');
+    return { kind: 'dirty-log-get', as_id, id };
+  }
+
   private write(node: Write): Op | null {
     const f = this.findings;
     const as_id = this.addressSpace(node.as);
@@ -543,7 +578,13 @@ class Compiler {
           f.error(
             'expect-subject',
             node,
-            `\`expect errno\` is about the ioctl before it, but ${subject ? `\`${firstWords(subject.text)}\` is none` : 'there is none'}: put it after memslot`,
+            `\`expect errno\` is about the ioctl before it, but ${subject ? `\`${firstWords(subject.text)}\` is none` : 'there is none'}: put it after memslot or dirty_log`,
+          );
+        } else if (claim.kind === 'dirty' && subject?.op.kind !== 'dirty-log-get') {
+          f.error(
+            'expect-subject',
+            node,
+            'which pages are dirty is known after dirty_log get: put this line after one',
           );
         } else if (claim.kind === 'event' && !subject) {
           f.error('expect-subject', node, '`expect event` is about the statement before it, but there is none');

@@ -21,6 +21,8 @@ export interface ExpectResult {
 export interface LastAction {
   readonly run: RunResult | null;
   readonly ioctl: IoctlResult | null;
+  /** frames that a `dirty_log get` reported, rising; null for anything else */
+  readonly dirty: readonly number[] | null;
   /** null: nobody asked for them */
   readonly events: readonly KvmEvent[] | null;
   /** memslot searches during it */
@@ -163,6 +165,16 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
         return { ok: false, actual: `no memslot of address space ${claim.as_id} holds gpa ${showNumber(claim.gpa)}` };
       const value = bytes.reduceRight((sum, b) => (sum << 8n) | BigInt(b), 0n);
       return { ok: value === claim.value, actual: showNumber(value) };
+    }
+    case 'dirty': {
+      const found = last?.dirty ?? null;
+      if (found === null)
+        return {
+          ok: false,
+          actual: last?.ioctl && last.ioctl.errno !== 0 ? last.ioctl.text : 'no dirty_log get before',
+        };
+      const ok = found.length === claim.gfns.length && found.every((g, i) => g === claim.gfns[i]);
+      return { ok, actual: found.length === 0 ? 'no dirty' : `dirty ${found.map(showNumber).join(' ')}` };
     }
     case 'state': {
       const r = readState(machine, vcpu, claim.name, last?.lookups ?? 0);

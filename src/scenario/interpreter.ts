@@ -153,6 +153,7 @@ export class Interpreter {
     const last: LastAction = {
       run: done.run ?? null,
       ioctl: done.ioctl ?? null,
+      dirty: done.dirty ?? null,
       events: collector?.events ?? null,
       lookups: machine.kvm.memslot_lookups - lookups,
     };
@@ -197,6 +198,12 @@ export class Interpreter {
       case 'memslot-flags':
       case 'memslot-delete':
         return { ioctl: this.memslot(op) };
+      case 'invalidate':
+        return attempt(() => machine.invalidateBacking(op.host.backing, op.host.offset, op.size));
+      case 'dirty-log-get':
+        return this.dirtyLogGet(op.as_id, op.id);
+      case 'dirty-log-clear':
+        return { ioctl: this.dirtyLogClear(op) };
       case 'vcpu':
         return attempt(() => {
           const vcpu = machine.addVcpu();
@@ -306,6 +313,29 @@ export class Interpreter {
     }
   }
 
+  private dirtyLogGet(as_id: number, id: number): ActionResult {
+    const base = this.machine.kvm.memslots[as_id]?.byId(id)?.base_gfn ?? 0;
+    const { errno, text, bitmap } = this.machine.getDirtyLog(as_id, id);
+    const gfns: number[] = [];
+    if (errno === 0)
+      for (const [word, bits] of bitmap.entries())
+        for (let bit = 0; bit < 32; bit++) if ((bits >>> bit) & 1) gfns.push(base + word * 32 + bit);
+    return { ioctl: { errno, text }, dirty: errno === 0 ? gfns : undefined };
+  }
+
+  private dirtyLogClear(op: Extract<Op, { kind: 'dirty-log-clear' }>): IoctlResult {
+    const slot = this.machine.kvm.memslots[op.as_id]?.byId(op.id);
+    const first = op.part ? Math.floor(op.part.gpa / 4096) - (slot?.base_gfn ?? 0) : 0;
+    const pages = op.part ? op.part.size / 4096 : (slot?.npages ?? 0);
+    return this.machine.clearDirtyLog(
+      op.as_id,
+      op.id,
+      first,
+      pages,
+      new Uint32Array(Math.ceil(pages / 32)).fill(0xffffffff),
+    );
+  }
+
   // ---- position -------------------------------------------------------------------------------------------------------------
 
   private enterLoop(statement: Statement, op: Extract<Op, { kind: 'repeat' }>): void {
@@ -346,6 +376,7 @@ export class Interpreter {
 interface ActionResult {
   readonly run?: RunResult;
   readonly ioctl?: IoctlResult;
+  readonly dirty?: readonly number[];
   readonly tables?: TablePages;
   readonly error?: string | null;
 }

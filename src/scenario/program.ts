@@ -121,6 +121,8 @@ export type Claim =
       readonly gpa: number;
       readonly value: bigint;
     }
+  /** frames that the last `dirty_log get` reported, rising; empty: none */
+  | { readonly kind: 'dirty'; readonly gfns: readonly number[] }
   | { readonly kind: 'state'; readonly name: string; readonly value: bigint };
 
 /** What a statement does. Sizes, guest-physical addresses and offsets are bytes. */
@@ -172,6 +174,19 @@ export type Op =
       readonly gpa: number | null;
       readonly host: HostAddress | null;
       readonly bytes: Uint8Array;
+    }
+  | { readonly kind: 'invalidate'; readonly host: HostAddress; readonly size: number }
+  | {
+      readonly kind: 'dirty-log-get';
+      readonly as_id: number;
+      readonly id: number;
+    }
+  | {
+      readonly kind: 'dirty-log-clear';
+      readonly as_id: number;
+      readonly id: number;
+      /** part of the slot; null: all of it */
+      readonly part: { readonly gpa: number; readonly size: number } | null;
     }
   | { readonly kind: 'insn'; readonly insn: GuestInsn; readonly modifiers: InsnModifiers }
   | {

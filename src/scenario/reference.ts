@@ -23,6 +23,7 @@ export interface ReferenceEntry {
 export const EXAMPLE_PRELUDE = `machine {
   kernel v6.1
   vendor intel
+  dirty_log manual-protect
 }
 backing low 2M
 backing data 2M
@@ -32,6 +33,8 @@ memslot add as 1 id 0 gpa 0 size 2M host low
 vcpu 0 { cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE }
 vcpu 1 { cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE }
 tables at 0x10000
+map 0 -> 0 W count 64
+map 0x209000 -> uart W
 load 4 [0x1000]
 `;
 
@@ -151,6 +154,30 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     syntax: 'bytes (as AS)? GPA|BACKING+OFFSET = HEX …',
     doc: 'User space writes a string of bytes: two hexadecimal digits each, without 0x, with or without spaces.',
     example: 'bytes 0x1000 = 8b 03 f4\nbytes as 1 0x38000 = 0faa',
+  },
+  {
+    words: 'invalidate',
+    rule: 'Invalidate',
+    group: 'memory',
+    syntax: 'invalidate BACKING(+OFFSET)? size SIZE',
+    doc: 'The host takes the pages of a range away (madvise, migration): the MMU notifier unmaps them, and the next access finds fresh pages of zeros.',
+    example: 'invalidate low+64K size 4K',
+  },
+  {
+    words: 'dirty_log get',
+    rule: 'DirtyLog',
+    group: 'memory',
+    syntax: 'dirty_log get (as AS)? id ID',
+    doc: 'KVM_GET_DIRTY_LOG of a slot. What it reports is tested with `expect dirty`.',
+    example: 'memslot flags id 0 LOG_DIRTY_PAGES\ndirty_log get id 0\nexpect no dirty',
+  },
+  {
+    words: 'dirty_log clear',
+    rule: 'DirtyLog',
+    group: 'memory',
+    syntax: 'dirty_log clear (as AS)? id ID (gpa GPA size SIZE)?',
+    doc: 'KVM_CLEAR_DIRTY_LOG of a slot or a part of it: clears the bits and arms the pages again. Goes with `dirty_log manual-protect` in the machine block.',
+    example: 'memslot flags id 0 LOG_DIRTY_PAGES\ndirty_log clear id 0 gpa 0 size 256K',
   },
   {
     words: 'vcpu',
@@ -462,7 +489,7 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     group: 'expect',
     syntax: 'expect no? event NAME (FIELD VALUE …)? (times COUNT)?',
     doc: 'During the last statement an event of this name with these fields happened (COUNT times, or at least once); with `no`: none did. Names and fields are those of the trace events.',
-    example: 'expect no event check_mmio_spte\nload 4 [0x2000]\nexpect event kvm_entry times 1',
+    example: 'load 4 [0x2000]\nexpect event kvm_tdp_mmu_spte_changed gfn 2 level 1 old_spte 0 times 1\nexpect no event check_mmio_spte',
   },
   {
     words: 'expect spte',
@@ -471,7 +498,7 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     syntax: 'expect spte gfn|gpa|gva ADDRESS (level LEVEL)? is KIND (FIELD VALUE …)?',
     doc: 'The entry for an address in the tables that the processor walks now (EPT, NPT, shadow: gva), at a level or where the walk ends. KIND is none, leaf, table, present, mmio or frozen; FIELD is gen, gfn, pfn, access or a bit of the spte layout. `= VALUE` compares the raw entry.',
     example:
-      'expect spte gfn 0x10 level 1 is none\nexpect spte gpa uart is mmio gen 6\nexpect spte gfn 0x10 level 1 = 0',
+      'load 4 [0x209000]\nexpect spte gpa uart is mmio gen 2\nexpect spte gfn 1 level 1 is leaf w 1\nexpect spte gfn 0x20 level 1 = 0',
   },
   {
     words: 'expect qword',
@@ -480,6 +507,15 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     syntax: 'expect qword|dword|word|byte (as AS)? GPA =? VALUE',
     doc: 'What guest memory holds now, read through user space’s mapping: accessed and dirty bits, stores.',
     example: 'expect qword 0x10000 = 0x11027\nexpect dword as 1 0x2000 = 0',
+  },
+  {
+    words: 'expect dirty',
+    rule: 'ExpectDirty',
+    group: 'expect',
+    syntax: 'expect dirty GFN … | expect no dirty',
+    doc: 'The frames that the `dirty_log get` before it reported: these and no others.',
+    example:
+      'memslot flags id 0 LOG_DIRTY_PAGES\nstore 4 [0x2000] = 1\ndirty_log get id 0\nexpect dirty 2 0x10 0x11 0x12 0x13',
   },
   {
     words: 'expect',

@@ -46,8 +46,10 @@ export function registerSet(writes: readonly RegisterWrite[], state: CpuState, f
     else if (w.name === 'idt') set.idtr = w.none ? null : { base: w.value, limit: w.limit ?? state.idtr.limit };
     else if (w.name === 'tr')
       set.tr = { ...state.tr, base: w.value, limit: w.limit ?? state.tr.limit, selector: state.tr.selector || 0x28 };
-    else if (w.name === 'cpl') set.cpl = Number(w.value);
-    else if (w.name === 'pkru') set.pkru = Number(w.value);
+    // like a VMM that spares the ioctl when nothing changes
+    else if (w.name === 'cpl') {
+      if (fresh || Number(w.value) !== state.cpl) set.cpl = Number(w.value);
+    } else if (w.name === 'pkru') set.pkru = Number(w.value);
     else if (w.name === 'code') code = Number(w.value);
     else if (w.name === 'rflags') set.rflags = w.value | 2n;
     else set[w.name] = w.value;

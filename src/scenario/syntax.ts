@@ -16,9 +16,11 @@ import {
 import { AstUtils } from 'langium';
 import { MmuGeneratedModule, MmuGeneratedSharedModule } from './generated/module';
 import type { Scenario } from './generated/ast';
+import { openBlock, type Block } from './blocks';
 import { entryFor } from './reference';
 import { nearest, orList } from './suggest';
 import type { Diagnostic } from './program';
+import { MACHINE_SETTINGS, REGISTERS } from './tables';
 
 /** The parser library's types, as far as Langium shows them. */
 type IParserErrorMessageProvider = LangiumCoreServices['parser']['ParserErrorMessageProvider'];
@@ -153,10 +155,23 @@ function usage(line: string): { syntax: string; words: readonly string[] } | nul
   const first = list[0] === 'vcpu' && list[2] === ':' ? list[3] : list[0];
   if (first === 'memslot')
     return { syntax: 'memslot add|move|flags|delete (as AS)? id ID …', words: ['add', 'move', 'flags', 'delete'] };
+  if (first === 'dirty_log') return { syntax: 'dirty_log get|clear (as AS)? id ID', words: ['get', 'clear'] };
   return null;
 }
 
-function sentence(token: IToken, line: string): string {
+/** The words that can begin something in a block. */
+function beginners(block: Block): { legal: readonly string[]; what: string } {
+  switch (block) {
+    case 'machine':
+      return { legal: MACHINE_SETTINGS.map((m) => m.name), what: 'is not a setting of the machine' };
+    case 'registers':
+      return { legal: REGISTERS.map((r) => r.name), what: 'is not a register' };
+    default:
+      return { legal: statementWords(), what: 'does not begin a statement' };
+  }
+}
+
+function sentence(token: IToken, line: string, before: string): string {
   const wanted = wantedAt.get(token) ?? { types: [], redundant: true };
   const found = show(token);
   const atStart = token.tokenType.name !== 'EOF' && line.slice(0, (token.startColumn ?? 1) - 1).trim() === '';
@@ -167,9 +182,14 @@ function sentence(token: IToken, line: string): string {
     if (token.tokenType.name === 'EOF') return `the text ends inside a block: expected '}'`;
     if (token.image === '}') return `'}' closes nothing: there is no open block`;
     if (atStart) {
-      const near = nearest(token.image, statementWords());
+      const { legal, what } = beginners(openBlock(before).block);
+      const near = nearest(token.image, legal);
       const assignment = /^\s*[\w.]+\s*=/.test(line) ? `; to name a number write: let ${token.image} = …` : '';
-      return `${found} does not begin a statement${near ? `; did you mean '${near}'?` : assignment || `; a statement begins with ${orList([...statementWords()].sort())}`}`;
+      const instead =
+        near && near !== token.image
+          ? `; did you mean '${near}'?`
+          : assignment || `; it can be ${orList([...legal].sort())}`;
+      return `${found} ${what}${instead}`;
     }
     const near = use ? nearest(token.image, use.words) : null;
     return `${found} is not expected here${help(near === token.image ? null : near) || '; expected the end of the line'}`;
@@ -222,10 +242,15 @@ export function syntaxFindings(text: string, result: ParseResult): Diagnostic[] 
     if (Number.isNaN(t.startOffset) || t.startLine === undefined || Number.isNaN(t.startLine)) {
       let last = lines.length;
       while (last > 1 && lines[last - 1].trim() === '') last--;
-      add(last, lines[last - 1].length + 1, 1, sentence(t, lines[last - 1]));
+      add(last, lines[last - 1].length + 1, 1, sentence(t, lines[last - 1], ''));
     } else {
       const length = t.tokenType.name === 'NL' ? 1 : t.image.length;
-      add(t.startLine, t.startColumn ?? 1, length, sentence(t, lines[t.startLine - 1]));
+      add(
+        t.startLine,
+        t.startColumn ?? 1,
+        length,
+        sentence(t, lines[t.startLine - 1], lines.slice(0, t.startLine - 1).join('\n')),
+      );
     }
   }
   return found.sort((a, b) => a.line - b.line || a.column - b.column);

@@ -2,35 +2,8 @@
  * Where a position is: in which block, in which statement, after which words. Works on lines, so that it stays right while the rest
  * of the text is not.
  */
+import { codeOf, openBlock, type Block } from '../blocks';
 import { lineWords } from '../syntax';
-
-/** The block around a line. */
-export type Block = 'scenario' | 'machine' | 'registers' | 'repeat';
-
-const code = (line: string): string =>
-  line.replace(/"[^"]*"?/g, (s) => ' '.repeat(s.length)).replace(/(?<!expect[ \t]+)#.*$/, '');
-
-/** The block that is open at the end of `text`, and the line that opened it. */
-export function openBlock(text: string): { block: Block; opener: string } {
-  const stack: string[] = [];
-  let statement = '';
-  for (const line of text.split(/\r\n|\n|\r/)) {
-    for (const c of code(line)) {
-      if (c === '{') {
-        stack.push(statement.trim());
-        statement = '';
-      } else if (c === '}') {
-        stack.pop();
-        statement = '';
-      } else statement += c;
-    }
-    statement = '';
-  }
-  const opener = stack.at(-1);
-  if (opener === undefined) return { block: 'scenario', opener: '' };
-  const block = /^machine\b/.test(opener) ? 'machine' : /^repeat\b/.test(opener) ? 'repeat' : 'registers';
-  return { block, opener };
-}
 
 /** A position in its line. */
 export interface LineContext {
@@ -53,8 +26,8 @@ export function lineContext(text: string, offset: number): LineContext {
   let before = line.slice(0, line.length - word.length);
   let { block, opener } = openBlock(text.slice(0, start));
   // A block that opens on this very line: `vcpu 0 { cr0 …`
-  const brace = code(before).lastIndexOf('{');
-  if (brace >= 0 && !code(before).slice(brace).includes('}')) {
+  const brace = codeOf(before).lastIndexOf('{');
+  if (brace >= 0 && !codeOf(before).slice(brace).includes('}')) {
     ({ block, opener } = openBlock(before));
     before = before.slice(brace + 1);
   }

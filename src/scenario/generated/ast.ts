@@ -36,9 +36,12 @@ export type MmuKeywordNames =
     | "byte"
     | "bytes"
     | "clac"
+    | "clear"
     | "count"
     | "cr2"
     | "delete"
+    | "dirty"
+    | "dirty_log"
     | "dword"
     | "end"
     | "errno"
@@ -51,6 +54,7 @@ export type MmuKeywordNames =
     | "flags"
     | "forever"
     | "frames"
+    | "get"
     | "gfn"
     | "gpa"
     | "gva"
@@ -60,6 +64,7 @@ export type MmuKeywordNames =
     | "hva"
     | "id"
     | "in"
+    | "invalidate"
     | "invlpg"
     | "invpcid"
     | "io"
@@ -154,6 +159,29 @@ export function isConstant(item: unknown): item is Constant {
     return reflection.isInstance(item, Constant.$type);
 }
 
+export interface DirtyLog extends langium.AstNode {
+    readonly $container: Repeat | Scenario;
+    readonly $type: 'DirtyLog';
+    action: 'clear' | 'get';
+    as?: Value;
+    gpa?: Value;
+    size?: Value;
+    slot: Value;
+}
+
+export const DirtyLog = {
+    $type: 'DirtyLog',
+    action: 'action',
+    as: 'as',
+    gpa: 'gpa',
+    size: 'size',
+    slot: 'slot'
+} as const;
+
+export function isDirtyLog(item: unknown): item is DirtyLog {
+    return reflection.isInstance(item, DirtyLog.$type);
+}
+
 export type EndName = 'error' | 'fault' | 'hlt' | 'io' | 'limit' | string;
 
 export function isEndName(item: unknown): item is EndName {
@@ -196,7 +224,7 @@ export function isExpect(item: unknown): item is Expect {
     return reflection.isInstance(item, Expect.$type);
 }
 
-export type Expectation = ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue;
+export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue;
 
 export const Expectation = {
     $type: 'Expectation'
@@ -204,6 +232,23 @@ export const Expectation = {
 
 export function isExpectation(item: unknown): item is Expectation {
     return reflection.isInstance(item, Expectation.$type);
+}
+
+export interface ExpectDirty extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectDirty';
+    absent: boolean;
+    gfns: Array<Value>;
+}
+
+export const ExpectDirty = {
+    $type: 'ExpectDirty',
+    absent: 'absent',
+    gfns: 'gfns'
+} as const;
+
+export function isExpectDirty(item: unknown): item is ExpectDirty {
+    return reflection.isInstance(item, ExpectDirty.$type);
 }
 
 export interface ExpectEnd extends langium.AstNode {
@@ -506,6 +551,23 @@ export function isInsn(item: unknown): item is Insn {
     return reflection.isInstance(item, Insn.$type);
 }
 
+export interface Invalidate extends langium.AstNode {
+    readonly $container: Repeat | Scenario;
+    readonly $type: 'Invalidate';
+    host: Value;
+    size: Value;
+}
+
+export const Invalidate = {
+    $type: 'Invalidate',
+    host: 'host',
+    size: 'size'
+} as const;
+
+export function isInvalidate(item: unknown): item is Invalidate {
+    return reflection.isInstance(item, Invalidate.$type);
+}
+
 export interface Machine extends langium.AstNode {
     readonly $container: Repeat | Scenario;
     readonly $type: 'Machine';
@@ -524,7 +586,7 @@ export function isMachine(item: unknown): item is Machine {
 export interface MachineSetting extends langium.AstNode {
     readonly $container: Machine;
     readonly $type: 'MachineSetting';
-    name: string;
+    name: SettingName;
     values: Array<Setting>;
 }
 
@@ -730,6 +792,12 @@ export function isSetting(item: unknown): item is Setting {
     return (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item) || /[0-9][0-9A-Za-z_]*/.test(item) || /[0-9]+\.[0-9][0-9A-Za-z._+~-]*/.test(item)));
 }
 
+export type SettingName = 'dirty_log' | string;
+
+export function isSettingName(item: unknown): item is SettingName {
+    return item === 'dirty_log' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
+}
+
 export interface Smi extends langium.AstNode {
     readonly $container: Repeat | Scenario | Vcpu;
     readonly $type: 'Smi';
@@ -749,7 +817,7 @@ export function isSpteKind(item: unknown): item is SpteKind {
     return item === 'mmio' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
-export type Statement = Backing | Constant | Frames | Machine | Memslot | Note | Repeat | Step | Tables | Vcpu | VcpuAction | Write;
+export type Statement = Backing | Constant | DirtyLog | Frames | Invalidate | Machine | Memslot | Note | Repeat | Step | Tables | Vcpu | VcpuAction | Write;
 
 export const Statement = {
     $type: 'Statement'
@@ -829,7 +897,7 @@ export function isUnmapPages(item: unknown): item is UnmapPages {
 
 /** `0x1000`, `PG|WP|PE`, `uart+4`, `low+0x1000`. What a name means depends on the place: a constant, a backing, a flag. */
 export interface Value extends langium.AstNode {
-    readonly $container: Backing | Constant | EventField | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue | Frames | Insn | MapPages | Memslot | RegisterAssignment | RegisterSetting | Repeat | Run | Tables | UnmapPages | Vcpu | Write;
+    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | RegisterAssignment | RegisterSetting | Repeat | Run | Tables | UnmapPages | Vcpu | Write;
     readonly $type: 'Value';
     operators: Array<'+' | '|'>;
     terms: Array<Term>;
@@ -901,8 +969,10 @@ export function isWrite(item: unknown): item is Write {
 export type MmuAstType = {
     Backing: Backing
     Constant: Constant
+    DirtyLog: DirtyLog
     EventField: EventField
     Expect: Expect
+    ExpectDirty: ExpectDirty
     ExpectEnd: ExpectEnd
     ExpectErrno: ExpectErrno
     ExpectEvent: ExpectEvent
@@ -918,6 +988,7 @@ export type MmuAstType = {
     FrameRange: FrameRange
     Frames: Frames
     Insn: Insn
+    Invalidate: Invalidate
     Machine: Machine
     MachineSetting: MachineSetting
     MapPages: MapPages
@@ -979,6 +1050,27 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Named.$type, Statement.$type]
         },
+        DirtyLog: {
+            name: DirtyLog.$type,
+            properties: {
+                action: {
+                    name: DirtyLog.action
+                },
+                as: {
+                    name: DirtyLog.as
+                },
+                gpa: {
+                    name: DirtyLog.gpa
+                },
+                size: {
+                    name: DirtyLog.size
+                },
+                slot: {
+                    name: DirtyLog.slot
+                }
+            },
+            superTypes: [Statement.$type]
+        },
         EventField: {
             name: EventField.$type,
             properties: {
@@ -1005,6 +1097,20 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 }
             },
             superTypes: [VcpuAction.$type]
+        },
+        ExpectDirty: {
+            name: ExpectDirty.$type,
+            properties: {
+                absent: {
+                    name: ExpectDirty.absent,
+                    defaultValue: false
+                },
+                gfns: {
+                    name: ExpectDirty.gfns,
+                    defaultValue: []
+                }
+            },
+            superTypes: [Expectation.$type]
         },
         ExpectEnd: {
             name: ExpectEnd.$type,
@@ -1255,6 +1361,18 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 }
             },
             superTypes: [VcpuAction.$type]
+        },
+        Invalidate: {
+            name: Invalidate.$type,
+            properties: {
+                host: {
+                    name: Invalidate.host
+                },
+                size: {
+                    name: Invalidate.size
+                }
+            },
+            superTypes: [Statement.$type]
         },
         Machine: {
             name: Machine.$type,
