@@ -59,7 +59,7 @@ export class Context {
   private currentTarget: Target | null = null;
   private readonly variables: { node: TreeNode; vcpu: number }[] = [];
   private readonly frameHandles: FrameHandle[] = [];
-  private readonly readRanges = new Map<string, number>();
+  private readonly readRanges = new Map<string, { from: number; to: number }>();
   private readonly afterResponse: (() => void)[] = [];
   private progressCount = 0;
   activeProgress: string | null = null;
@@ -176,10 +176,10 @@ export class Context {
   // ---- memory ----------------------------------------------------------------------------------------------------
 
   /** Remembers that the client shows this memory. */
-  noteMemory(reference: string, end: number): void {
-    const known = this.readRanges.get(reference) ?? 0;
+  noteMemory(reference: string, from: number, to: number): void {
+    const known = this.readRanges.get(reference) ?? { from, to };
     this.readRanges.delete(reference);
-    this.readRanges.set(reference, Math.max(known, end));
+    this.readRanges.set(reference, { from: Math.min(known.from, from), to: Math.max(known.to, to) });
     const [oldest] = this.readRanges.keys();
     if (this.readRanges.size > MAX_RANGES) this.readRanges.delete(oldest);
   }
@@ -187,7 +187,9 @@ export class Context {
   /** Tells the client that the memory it shows may have changed. */
   memoryChanged(): void {
     if (!this.client.memoryEvent) return;
-    for (const [memoryReference, count] of this.readRanges) this.send('memory', { memoryReference, offset: 0, count });
+    for (const [memoryReference, { from, to }] of this.readRanges) {
+      this.send('memory', { memoryReference, offset: from, count: to - from });
+    }
   }
 
   /** State was changed by the user: everything shown is stale. */
@@ -293,8 +295,9 @@ const MOTION_TITLES: Record<Motion['kind'], string> = {
   line: 'Going to a line',
 };
 
+/** A sentence begins with a capital, the name of a function stays as it is. */
 function capitalized(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  return /^[a-z]+ /.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
 }
 
 /** A path as a file URI, for clients that speak in URIs. */

@@ -1,5 +1,5 @@
 /** From what targets say (bigint) to what clients read (plain JSON, see protocol.ts). */
-import { formatWhy, type WhyRecord } from '../hw/why';
+import type { WhyRecord } from '../hw/why';
 import { ruleOf } from '../hw/rules';
 import type { Decoded, WordLayout } from '../words/word';
 import type {
@@ -15,6 +15,7 @@ import type {
 } from '../targets/target';
 import { eventFields, eventInfo, eventText, type WordReader } from '../targets/event-info';
 import { formatMemoryReference } from '../targets/target';
+import { accessLine, whyLines } from '../targets/why-text';
 import type {
   EventView,
   FieldView,
@@ -196,20 +197,14 @@ export function eventView(entry: EventEntry, words?: WordReader): EventView {
 
 /** A why-record with its rules spelled out and its codes decoded. */
 export function whyView(why: WhyRecord, target: Pick<Target, 'describeStep' | 'verdictCodes'>): WhyView {
-  const { access, steps, verdict } = why;
-  const address =
-    access.gva !== undefined
-      ? ` of gva ${hex(access.gva)}`
-      : access.gpa !== undefined
-        ? ` of gpa ${hex(access.gpa)}`
-        : '';
+  const { steps, verdict } = why;
   const check = (c: WhyRecord['checked'][number]) => {
     const rule = ruleOf(c.rule);
     return { rule: c.rule, ok: c.ok, sentence: rule.sentence, reference: rule.reference, by: c.by || null };
   };
   const codes: NamedWord[] = target.verdictCodes(why).map(({ name, decoded }) => ({ name, word: wordView(decoded) }));
   return {
-    access: `${access.text}${address}`,
+    access: accessLine(why),
     steps: steps.map((step) => ({
       table: step.table,
       level: step.level,
@@ -232,6 +227,6 @@ export function whyView(why: WhyRecord, target: Pick<Target, 'describeStep' | 'v
       address: verdict.hpa === undefined ? null : hex(verdict.hpa),
       gpa: verdict.gpa === undefined ? null : hex(verdict.gpa),
     },
-    text: formatWhy(why).join('\n'),
+    text: whyLines(why, (step) => target.describeStep(step)).join('\n'),
   };
 }

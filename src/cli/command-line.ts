@@ -90,6 +90,7 @@ export function commandLine(output: Output, setExit: (code: number) => void): Co
     .addOption(new Option('--vcpu <n>', 'vCPU').argParser(wholeNumber).default(0))
     .addOption(new Option('--at-event <n>', 'in the state where this event happens').argParser(wholeNumber))
     .addOption(new Option('--at-line <n>', 'in the state before this line runs').argParser(wholeNumber))
+    .option('--checks', 'print every check, also those that held')
     .option('--json', 'the why-record as JSON')
     .addOption(kernelOption())
     .addOption(vendorOption())

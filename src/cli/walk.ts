@@ -1,8 +1,8 @@
 /** `mmuscope walk`: an address translated in the state that a scenario leads to, with the reason of the verdict. */
-import { formatWhy } from '../hw/why';
 import { parseNumber } from '../words/address';
 import { wordView, whyView } from '../adapter/views';
 import { openTarget, type OpenRequest } from '../targets/open';
+import { whyLines } from '../targets/why-text';
 import type { Simulator } from '../targets/simulator/simulator';
 import { CliError, type Output, paint } from './terminal';
 
@@ -17,6 +17,8 @@ export interface WalkOptions {
   readonly atEvent?: number;
   readonly atLine?: number;
   readonly json?: boolean;
+  /** every check, also those that held */
+  readonly checks?: boolean;
 }
 
 /** @throws CliError, TargetError for what cannot be walked */
@@ -43,9 +45,9 @@ export async function walkCommand(
     output.write(JSON.stringify(whyView(why, target)));
     return why.verdict.kind === 'ok';
   }
-  for (const line of formatWhy(why)) {
+  for (const line of whyLines(why, (step) => target.describeStep(step), options.checks)) {
     output.write(
-      /^\s*FAIL/.test(line) ? paint(output, line, 'red') : /^\s*ok/.test(line) ? paint(output, line, 'dim') : line,
+      /^\s*FAILS/.test(line) ? paint(output, line, 'red') : /^\s*ok /.test(line) ? paint(output, line, 'dim') : line,
     );
   }
   for (const { name, decoded } of target.verdictCodes(why)) {

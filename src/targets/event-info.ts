@@ -300,6 +300,7 @@ export function eventFields(event: KvmEvent, words?: WordReader): Record<string,
 export function eventText(event: KvmEvent, words?: WordReader): string {
   const { fields } = eventInfo(event.kind);
   const parts = Object.entries(eventFields(event, words)).flatMap(([name, text]) => {
+    if (text === '') return [];
     if (fields[name] !== 'flag') return [`${name} ${text}`];
     return text === '1' ? [name] : [];
   });

@@ -381,7 +381,7 @@ class Parser {
 
 function unknownName(t: Token, scope: ExprScope): ExprError {
   const better = scope.explain?.(t.text);
-  if (better) return new ExprError(`${better} (column ${t.at + 1})`);
+  if (better) return new ExprError(better);
   const names = scope.names();
   return new ExprError(
     `'${t.text}' (column ${t.at + 1}) is not a name here: the names are ${names.join(', ')}${suggestion(t.text, names)}`,

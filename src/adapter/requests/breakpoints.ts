@@ -133,7 +133,10 @@ export const breakpoints: Record<string, RequestHandler> = {
     { name: 'string', variablesReference: 'integer?', frameId: 'integer?', bytes: 'integer?' },
     dataBreakpointInfo,
   ),
-  setDataBreakpoints: handler({ breakpoints: 'array' }, setDataBreakpoints, { supportsDataBreakpoints: true }),
+  setDataBreakpoints: handler({ breakpoints: 'array' }, setDataBreakpoints, {
+    supportsDataBreakpoints: true,
+    supportsDataBreakpointBytes: true,
+  }),
   breakpointLocations: handler({ source: 'object', line: 'integer', endLine: 'integer?' }, breakpointLocations, {
     supportsBreakpointLocationsRequest: true,
   }),

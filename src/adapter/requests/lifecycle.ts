@@ -1,7 +1,7 @@
 /** Beginning and end of a session: initialize, launch, configurationDone, terminate, disconnect. */
 import type { DebugProtocol } from '@vscode/debugprotocol';
 import { openTarget } from '../../targets/open';
-import { TargetError } from '../../targets/target';
+import { TargetError, type TargetFeatures } from '../../targets/target';
 import type { Context } from '../context';
 import { handler, type RequestHandler } from '../handler';
 import { checkLaunch, type LaunchArguments } from '../launch-attributes';
@@ -29,22 +29,16 @@ async function launch(context: Context, given: unknown): Promise<void> {
   if (!args.noDebug) {
     target.setExceptionBreakpoints(target.exceptionFilters.filter((f) => f.default).map(({ filter }) => ({ filter })));
   }
-  const { features } = target.info;
+  const lacking = withdrawn(target.info.features);
   context.after(() => {
-    context.send('capabilities', { capabilities: { ...targetCapabilities(features) } });
+    if (Object.keys(lacking).length > 0) context.send('capabilities', { capabilities: lacking });
     context.send('initialized');
   });
 }
 
-/** Capabilities that depend on the target: told when it is known, not promised before. */
-function targetCapabilities(features: {
-  past: boolean;
-  functionBreakpoints: boolean;
-  dataBreakpoints: boolean;
-  writeMemory: boolean;
-  setVariable: boolean;
-}): DebugProtocol.Capabilities {
-  return {
+/** Capabilities that were announced for targets in general and that this one does not have. */
+function withdrawn(features: TargetFeatures): DebugProtocol.Capabilities {
+  const all: DebugProtocol.Capabilities = {
     supportsStepBack: features.past,
     supportsFunctionBreakpoints: features.functionBreakpoints,
     supportsDataBreakpoints: features.dataBreakpoints,
@@ -53,6 +47,7 @@ function targetCapabilities(features: {
     supportsSetVariable: features.setVariable,
     supportsSetExpression: features.setVariable,
   };
+  return Object.fromEntries(Object.entries(all).filter(([, has]) => !has));
 }
 
 function configurationDone(context: Context): void {

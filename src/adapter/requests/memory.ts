@@ -32,7 +32,7 @@ function readMemory(context: Context, args: DebugProtocol.ReadMemoryArguments): 
   if (args.count === 0) return { address };
   const inside = TOP - ref.address < BigInt(args.count) ? Number(TOP - ref.address) : args.count;
   const { data } = target.readMemory(ref, inside);
-  context.noteMemory(args.memoryReference, (args.offset ?? 0) + args.count);
+  context.noteMemory(args.memoryReference, args.offset ?? 0, (args.offset ?? 0) + args.count);
   const unreadableBytes = args.count - data.length;
   return {
     address,
@@ -52,7 +52,6 @@ function writeMemory(context: Context, args: DebugProtocol.WriteMemoryArguments)
     const hole = formatMemoryReference({ ...ref, address: ref.address + BigInt(bytesWritten) });
     throw new TargetError(`there is no memory at ${hole}: ${bytesWritten} of ${data.length} bytes were written`);
   }
-  context.noteMemory(args.memoryReference, (args.offset ?? 0) + bytesWritten);
   context.after(() => context.stateChanged());
   return { offset: 0, bytesWritten };
 }

@@ -93,7 +93,8 @@ export function assign(context: Context, node: TreeNode, value: string, vcpu: nu
   return result;
 }
 
-function exceptionInfo(context: Context): object {
+function exceptionInfo(context: Context, args: DebugProtocol.ExceptionInfoArguments): object {
+  context.vcpuOf(args.threadId);
   const stop = context.stopped.lastStop;
   if (stop?.reason !== 'exception') throw new TargetError('the run did not stop at an exception');
   const why = stop.why ? whyView(stop.why, context.target) : null;

@@ -256,8 +256,9 @@ function hover(host: ConsoleHost, text: string, vcpu: number, frame: Frame | nul
   const node = path(text, [...host.topNodes(vcpu), ...(frame?.locals?.children?.() ?? [])]);
   if (node) return node;
   const m = HEX.exec(text);
-  if (m && (text.startsWith('0x') || /^\d+$/.test(text)))
-    return explanationNode(host, text.startsWith('0x') ? BigInt(text) : BigInt(m[1]));
+  // Decimal numbers are counts as a rule; without a prefix only what has the look of a word is one.
+  if (m && (text.startsWith('0x') || (m[1].length >= 6 && /[a-f]/i.test(m[1]))))
+    return explanationNode(host, BigInt(`0x${m[1]}`));
   if (host.names.scope.has(text)) {
     return leaf(text, exprText(compileExpr(text, host.names.scope).evaluate(host.names.env(vcpu))));
   }
@@ -296,7 +297,9 @@ export function completions(host: ConsoleHost, text: string, column: number, vcp
   const member = /^(.*)\.[\w]*$/.exec(typed);
   if (member) {
     const children = path(member[1], host.topNodes(vcpu))?.children?.('named') ?? [];
-    return children.map((c) => ({ label: `${member[1]}.${c.name}`, detail: c.value.slice(0, 60), kind: 'property' }));
+    return children
+      .map((c): Completion => ({ label: `${member[1]}.${c.name}`, detail: c.value.slice(0, 60), kind: 'property' }))
+      .filter((c) => c.label.startsWith(typed));
   }
   const state: Completion[] = host.names.scope.names().map((label) => ({ label, kind: 'variable' }));
   const tops: Completion[] = host.topNodes(vcpu).map((n) => ({ label: n.name, detail: n.type, kind: 'variable' }));
@@ -316,7 +319,9 @@ function commandCompletions(name: string, words: readonly string[]): Completion[
     return options.map((label) => ({ label, kind: 'keyword' }));
   }
   if (name === 'decode' && words.at(-2) === 'as') {
-    return decodableWords().map((w) => ({ label: w.name, detail: w.description, kind: 'value' }));
+    return decodableWords()
+      .filter((w) => w.name.startsWith(words.at(-1) ?? ''))
+      .map((w) => ({ label: w.name, detail: w.description, kind: 'value' }));
   }
   return (name === 'decode' || name === 'gpa') && words.length === 3 ? [{ label: 'as', kind: 'keyword' }] : [];
 }

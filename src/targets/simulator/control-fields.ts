@@ -57,10 +57,10 @@ function vmcs(m: Machine, vcpu: KvmVcpu, exit: Exit | null, fault: Fault | null)
     field('GUEST_CR0', regs.cr0, CR0, 'guest-state area'),
     field('GUEST_CR4', regs.cr4, CR4, 'guest-state area'),
     field('GUEST_IA32_EFER', regs.efer, EFER, 'guest-state area'),
-    field('CR0_GUEST_HOST_MASK', c.cr0Mask, CR0, 'bits that the host owns'),
-    field('CR0_READ_SHADOW', c.cr0Shadow, CR0, 'what the guest reads for those'),
-    field('CR4_GUEST_HOST_MASK', c.cr4Mask, CR4, 'bits that the host owns'),
-    field('CR4_READ_SHADOW', c.cr4Shadow, CR4, 'what the guest reads for those'),
+    maskLeaf('CR0_GUEST_HOST_MASK', c.cr0Mask, CR0),
+    field('CR0_READ_SHADOW', c.cr0Shadow ?? regs.cr0, CR0, 'what the guest reads for those'),
+    maskLeaf('CR4_GUEST_HOST_MASK', c.cr4Mask, CR4),
+    field('CR4_READ_SHADOW', c.cr4Shadow ?? regs.cr4, CR4, 'what the guest reads for those'),
     hexLeaf('EXCEPTION_BITMAP', c.exceptions, { type: 'vectors that exit' }),
     ...(exit
       ? [
@@ -86,6 +86,20 @@ function vmcs(m: Machine, vcpu: KvmVcpu, exit: Exit | null, fault: Fault | null)
         ]
       : [unknown('VM_EXIT_REASON')]),
   ];
+}
+
+/** Which bits belong to the host: by what is missing when it is nearly all of them. */
+function maskLeaf(name: string, mask: bigint, layout: WordLayout): TreeNode {
+  const flags = layout.fields.filter((f) => f.width === 1);
+  const owned = flags.filter((f) => (mask >> BigInt(f.lsb)) & 1n);
+  const others = flags.filter((f) => !owned.includes(f)).map((f) => f.name);
+  const text =
+    owned.length === 0
+      ? 'none'
+      : owned.length * 2 > flags.length
+        ? `all but ${others.join('|') || 'none'}`
+        : owned.map((f) => f.name).join('|');
+  return leaf(name, `0x${mask.toString(16)} ${text}`, { type: 'bits that the host owns' });
 }
 
 function eptp(m: Machine, root: number, level: number): TreeNode {

@@ -24,17 +24,35 @@ function inputs(vcpu: KvmVcpu): ReadonlyMap<string, bigint> {
   return values;
 }
 
-/** The origin of each field with the values of the registers that it names: `CR4.SMEP && !CR0.WP (CR4.SMEP=1 CR0.WP=0)`. */
-export function becauseOf(layout: WordLayout, vcpu: KvmVcpu): Record<string, string> {
+/**
+ * The origin of each field with the values of the registers that it names: `CR4.SMEP && !CR0.WP (CR4.SMEP=1 CR0.WP=0)`.
+ * The tables give origins for the guest's own mode, so a word that describes EPT or NPT keeps only what is not the guest's.
+ * @param word the kernel's name of the word
+ */
+export function becauseOf(word: string, layout: WordLayout, vcpu: KvmVcpu): Record<string, string> {
   const values = inputs(vcpu);
+  const ofTdp = word !== 'cpu_role' && vcpu.kvm.machine.tdpEnabled;
   const because: Record<string, string> = {};
   for (const { name, from } of layout.fields) {
-    if (from === undefined) continue;
-    const named = [...new Set(from.match(/(?:CR0|CR4|EFER)\.\w+|is_\w+\(vcpu\)/g) ?? [])];
+    const origin = from && originFor(from, ofTdp);
+    if (!origin) continue;
+    const named = [...new Set(origin.match(/(?:CR0|CR4|EFER)\.\w+|is_\w+\(vcpu\)/g) ?? [])];
     const known = named.flatMap((n) => (values.has(n) ? [`${n}=${values.get(n)}`] : []));
-    because[name] = known.length ? `${from} (${known.join(' ')})` : from;
+    because[name] =
+      known.length && named.join() !== origin ? `${origin} (${known.join(' ')})` : known.join(' ') || origin;
   }
   return because;
+}
+
+/** Where an origin tells the two words apart (`… (cpu_role); … (root_role)`), the half that is meant. */
+function originFor(from: string, ofTdp: boolean): string | null {
+  const tag = ofTdp ? '(root_role)' : '(cpu_role)';
+  const half = from.split(';').find((part) => part.includes(tag));
+  if (half) {
+    const origin = half.replace(tag, '').trim();
+    return /^\d+$/.test(origin) ? 'always so' : origin;
+  }
+  return ofTdp && /CR[04]\.|EFER\./.test(from) ? null : from;
 }
 
 /** A role word's value by the kernel's name for it. */
@@ -50,7 +68,7 @@ export function roleWords(vcpu: KvmVcpu, mmu: KvmMmu, kernel: string): MmuWord[]
   return mmuWords(kernel).words.map(({ name, bits, layout }) => ({
     name,
     decoded: decodeWord(layout, wordValue(mmu, name, bits)),
-    because: becauseOf(layout, vcpu),
+    because: becauseOf(name, layout, vcpu),
   }));
 }
 

@@ -17,6 +17,9 @@ type Rule = (station: Station, depth: number, line: number) => boolean;
 
 const NEVER: Rule = () => false;
 
+/** Functions that every entry into the guest goes through: they are on the stack, but stepping does not stop at them. */
+const SCAFFOLD: ReadonlySet<string> = new Set(['vcpu_run', 'vcpu_enter_guest']);
+
 export class RunControl {
   private hit: Hit | null = null;
   private stoppedEvent: KvmEvent | null = null;
@@ -74,8 +77,10 @@ export class RunControl {
         if (height === 0) return this.forward(NEVER);
         return this.forward((station, d) => station === 'statement' || (station === 'leave' && d < height));
       }
-      case 'line':
-        return this[motion.direction]((station, _, line) => station === 'statement' && line === motion.line);
+      case 'line': {
+        const there: Watcher = { statement: ({ line }) => line === motion.line };
+        return motion.direction === 'forward' ? timeline.forward(there) : timeline.backward(there);
+      }
       case 'event':
         this.searching = false;
         return timeline.toEvent(motion.index);
@@ -121,7 +126,8 @@ export class RunControl {
       statement: (s) => decide('statement', 0, s.line, memory(s.vcpu) ?? breakpoints.atLine(s.line, s.vcpu)),
       enter: (f) => {
         const hit = memory(f.vcpu) ?? (f.kind === 'kvm' ? breakpoints.atFunction(f.name, f.vcpu) : null);
-        return f.kind === 'kvm' || hit ? decide('enter', frames.length, 0, hit) : false;
+        const steppable = f.kind === 'kvm' && !SCAFFOLD.has(f.name);
+        return steppable || hit ? decide('enter', frames.length, 0, hit) : false;
       },
       leave: (f) => decide('leave', frames.length, 0, memory(f.vcpu)),
       read: (_, vcpu) => decide('read', frames.length + 1, 0, memory(vcpu)),
@@ -171,7 +177,9 @@ export class RunControl {
       case 'paused':
         return stop('pause', 'paused');
       case 'arrived':
-        return stop('goto', `tick ${timeline.position.tick}`);
+        return timeline.position.tick === 0
+          ? stop('entry', 'the start of the run')
+          : stop('goto', `tick ${timeline.position.tick}`);
       case 'stopped':
         break;
     }

@@ -112,7 +112,7 @@ export class Simulator implements Target {
     const names = stateNames(() => this.machine, kernel);
     this.breakpoints = new Breakpoints(names, kernel);
     this.timeline = new Timeline(this.scenario);
-    this.timeline.memoKey = memoKey;
+    this.timeline.memoKeys = memoKeys;
     this.control = new RunControl(this.timeline, this.breakpoints);
     this.control.describe = (event) => eventText(event, this.lexicon);
     this.consoleHost = this.makeConsoleHost();
@@ -147,7 +147,8 @@ export class Simulator implements Target {
   }
 
   async run(motion: Motion, _vcpu: number, report: RunReport): Promise<Stop> {
-    const before = this.machine.mem.fork();
+    // Before the first stop nothing has been seen, so nothing counts as changed.
+    const before = this.control.lastStop ? this.machine.mem.fork() : null;
     const stop = await this.control.run(motion, report);
     this.before?.release();
     this.before = before;
@@ -352,7 +353,7 @@ export class Simulator implements Target {
   }
 
   private lastExit(vcpu: number): { exit: KvmEvent | null; fault: KvmEvent | null } {
-    return { exit: this.timeline.lastOf(`exit/${vcpu}`), fault: this.timeline.lastOf(`why/${vcpu}`) };
+    return { exit: this.timeline.lastOf(`exit/${vcpu}`), fault: this.timeline.lastOf(`fault/${vcpu}`) };
   }
 
   // ---- state -----------------------------------------------------------------------------------------------------
@@ -475,10 +476,13 @@ export class Simulator implements Target {
   }
 }
 
-/** Events whose last occurrence the views show: exits, and what carries a why-record. */
-function memoKey(event: KvmEvent): string | null {
-  if (event.kind === 'kvm_exit') return `exit/${event.vcpu}`;
-  return 'why' in event && event.why ? `why/${event.vcpu}` : null;
+/** Events whose last occurrence the views show: exits, second-stage faults, and what carries a why-record. */
+function memoKeys(event: KvmEvent): string[] {
+  if (event.kind === 'kvm_exit') return [`exit/${event.vcpu}`];
+  const keys: string[] = [];
+  if ('why' in event && event.why) keys.push(`why/${event.vcpu}`);
+  if ('gpa' in event && 'code' in event) keys.push(`fault/${event.vcpu}`);
+  return keys;
 }
 
 /** State of struct kvm_vcpu outside its MMUs. */

@@ -80,10 +80,10 @@ export class Timeline implements Observer {
   readonly frames: LiveFrame[] = [];
   /** reads that belong to no frame (a processor that does not say which activity it is in) */
   readonly looseReads: WalkStep[] = [];
-  /** last events by key, see {@link memoKey} */
+  /** last events by key, see {@link memoKeys} */
   private memo = new Map<string, KvmEvent>();
-  /** Under which key an event is remembered as the last of its kind; null: not at all. */
-  memoKey: (event: KvmEvent) => string | null = () => null;
+  /** Under which keys an event is remembered as the last of its kind. */
+  memoKeys: (event: KvmEvent) => readonly string[] = () => [];
 
   /** ticks so far: the next one gets this number */
   private tick = 0;
@@ -289,8 +289,7 @@ export class Timeline implements Observer {
     const tick = this.tick++;
     const index = this.eventCount++;
     this.remember(index, tick, event);
-    const key = this.memoKey(event);
-    if (key !== null) this.memo.set(key, event);
+    for (const key of this.memoKeys(event)) this.memo.set(key, event);
     if (this.mayPass(tick, 'event')) return;
     if (this.watcher?.event?.(event)) this.stop(tick, 'event', 'stopped');
   }

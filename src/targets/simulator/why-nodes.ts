@@ -1,17 +1,16 @@
 /** A why-record as a tree: the access, each entry read with its checks, the verdict. */
 import { ruleOf } from '../../hw/rules';
-import { formatWhy, type WalkCheck, type WalkStep, type WhyRecord } from '../../hw/why';
+import type { WalkCheck, WalkStep, WhyRecord } from '../../hw/why';
 import { formatHex } from '../../words/address';
 import { leaf, struct, wordNode } from '../nodes';
 import { formatMemoryReference, type TreeNode } from '../target';
+import { accessLine, type DescribeStep, whyLines } from '../why-text';
 import { verdictCodes } from './walks';
-
-type DescribeStep = (step: WalkStep) => { levelName: string; summary: string };
 
 /** @param text show the whole record as the value, for the console */
 export function whyNode(name: string, why: WhyRecord, describe: DescribeStep, text = false): TreeNode {
-  return struct(name, text ? formatWhy(why).join('\n') : why.verdict.text, () => [
-    leaf('access', formatWhy(why)[0]),
+  return struct(name, text ? whyLines(why, describe).join('\n') : why.verdict.text, () => [
+    leaf('access', accessLine(why)),
     ...why.steps.map((step, i) => stepNode(`[${i}]`, step, describe)),
     ...why.checked.map(checkLeaf),
     leaf('verdict', why.verdict.text, why.verdict.rule ? { type: ruleOf(why.verdict.rule).reference } : {}),

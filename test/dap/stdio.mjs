@@ -1,0 +1,3 @@
+/** What the tests start: `mmuscope dap`, as an editor would start it. */
+process.argv.push('dap');
+await import('../../bin/mmuscope.mjs');
