@@ -1,9 +1,11 @@
 /**
- * `npm run vectors -- FILE…`: runs files of processor test vectors (JSON lines, plain or gzip) through src/hw.
+ * `npm run vectors -- FILE… [--dump FOLDER]`: runs files of processor test vectors (JSON lines, plain or gzip) through src/hw.
  * Prints per file how many lines agree, the first differences with both sides and the why-record; exit code 1 if a line disagrees.
  */
 import { readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
+import { compareDump } from './vectors-dump';
 import { runVector, type Vector, type VectorOutcome } from './vectors-run';
 
 /** Differences shown per file. */
@@ -71,17 +73,31 @@ function report(o: FileOutcome): void {
   }
 }
 
-/** The command. Returns the exit code. */
-export function main(args: readonly string[]): number {
-  if (args.length === 0) {
-    process.stderr.write('no vector file given: npm run vectors -- FILE… (JSON lines, plain or gzip)\n');
+/** The command. Returns the exit code: 1 if something differs, 2 if it was called wrongly. */
+export async function main(args: readonly string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: { dump: { type: 'string', multiple: true } },
+  });
+  const dumps = values.dump ?? [];
+  if (positionals.length + dumps.length === 0) {
+    process.stderr.write(
+      'nothing to compare: npm run vectors -- FILE… (JSON lines, plain or gzip), or --dump FOLDER\n',
+    );
     return 2;
   }
   let passed = 0;
   let failed = 0;
-  for (const file of args) {
+  for (const file of positionals) {
     const outcome = runFile(file);
     report(outcome);
+    passed += outcome.passed;
+    failed += outcome.failed;
+  }
+  for (const folder of dumps) {
+    const outcome = await compareDump(folder);
+    outcome.report.forEach(print);
     passed += outcome.passed;
     failed += outcome.failed;
   }

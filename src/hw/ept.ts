@@ -75,6 +75,9 @@ export interface EptTables {
   readonly reservedHi: number;
   readonly rules: readonly EptEntryRule[];
   readonly maxphyaddr: number;
+  /** Whether pages of 2 MiB and 1 GiB exist. */
+  readonly ept2m: boolean;
+  readonly ept1g: boolean;
 }
 
 /** Address bits, low half, that must be 0 in an entry that maps a page, by level. */
@@ -143,7 +146,7 @@ export function eptTables(cpu: CpuFeatures, mbec: boolean): EptTables {
     }
     const m = cpu.maxphyaddr;
     const reservedHi = m >= 52 ? 0 : 0x000f_ffff & ~((1 << (m - 32)) - 1);
-    tables = { classes, reservedHi, rules, maxphyaddr: m };
+    tables = { classes, reservedHi, rules, maxphyaddr: m, ept2m: cpu.ept2m, ept1g: cpu.ept1g };
     cache.set(key, tables);
   }
   return tables;

@@ -190,6 +190,12 @@ export class PhysMemory {
     this.arena = table.arena;
   }
 
+  /**
+   * Where frames come from that are not in memory yet (a dump, a running machine): their bytes, or undefined if there is no such frame.
+   * A frame is asked for once, when it is first read or written. Forks have the same backing.
+   */
+  backing: ((pfn: number) => Uint8Array | undefined) | null = null;
+
   /** Number of frames that exist, i.e. were written or asked for with {@link frame}. */
   get frameCount(): number {
     return this.table.count + (this.table.far?.size ?? 0);
@@ -210,6 +216,7 @@ export class PhysMemory {
    */
   fork(): PhysMemory {
     const child = new PhysMemory(this.table.clone());
+    child.backing = this.backing;
     dropped.register(child, child.table);
     if (!this.watched) {
       this.watched = true;
@@ -245,7 +252,7 @@ export class PhysMemory {
 
   /** Slot of the frame at `hi:lo` (a physical address in two 32-bit halves); 0, the zero frame, if it does not exist. */
   find(lo: number, hi: number): number {
-    if (hi >>> 11 !== 0) return this.table.far?.get((hi >>> 0) * 0x10_0000 + (lo >>> 12)) ?? 0;
+    if (hi >>> 11 !== 0) return this.findFar((hi >>> 0) * 0x10_0000 + (lo >>> 12));
     const pfn = (lo >>> 12) | (hi << 20);
     const { places, shift } = this.table;
     const mask = places.length - 1;
@@ -253,9 +260,19 @@ export class PhysMemory {
     for (;;) {
       const at = places[i];
       if (at === pfn) return places[i | 1];
-      if (at === FREE) return 0;
+      if (at === FREE) return this.backing === null ? 0 : this.fetch(pfn);
       i = (i + 2) & mask;
     }
+  }
+
+  /** Takes a frame from the backing store into memory; 0 if it has none. */
+  private fetch(pfn: number): number {
+    const bytes = this.backing!(pfn);
+    if (bytes === undefined) return 0;
+    const slot = this.arena.allocate();
+    new Uint8Array(this.arena.words.buffer, slot * FRAME_SIZE, FRAME_SIZE).set(bytes.subarray(0, FRAME_SIZE));
+    this.table.set(pfn, slot);
+    return slot;
   }
 
   /** Slot of frame `pfn`, made if need be, that only this memory refers to: the one that may be written. */
@@ -393,7 +410,11 @@ export class PhysMemory {
   }
 
   private slotOf(pfn: number): number {
-    return pfn < NEAR_LIMIT ? this.find(pfn << 12, (pfn / 0x10_0000) | 0) : (this.table.far?.get(pfn) ?? 0);
+    return pfn < NEAR_LIMIT ? this.find(pfn << 12, (pfn / 0x10_0000) | 0) : this.findFar(pfn);
+  }
+
+  private findFar(pfn: number): number {
+    return this.table.far?.get(pfn) ?? (this.backing === null ? 0 : this.fetch(pfn));
   }
 
   private view(slot: number): Uint32Array {

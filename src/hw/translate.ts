@@ -10,6 +10,7 @@ import {
 } from './access'; // prettier-ignore
 import { WalkContext } from './context';
 import { EptState, eptTables } from './ept';
+import { FastPaging, FastStage2, fastTlb, fastWalk } from './fast';
 import type { CpuFeatures } from './features';
 import type { PhysMemory } from './memory';
 import {
@@ -30,6 +31,8 @@ import type { WalkRecorder } from './why';
 
 export * from './access';
 
+/** ACC_DRY, unexported for the sake of the hot path (see fast.ts). */
+const ACC_DRY_BIT = 64;
 const RULE_CANONICAL = ruleNumber('la.canonical');
 const RULE_LAM_USER = ruleNumber('la.lam-user');
 const RULE_LAM_SUPERVISOR = ruleNumber('la.lam-supervisor');
@@ -103,11 +106,18 @@ export class Translator {
   private lamSupervisorShift = 0;
   /** High half of the linear address without metadata, after {@link checkCanonical}. */
   private canonicalHi = 0;
+  /** Of the guest's mode, at hand for {@link translate}. */
+  private canonicalShift = 0;
   private caches: Tlb | null = null;
   /** The TLB entry that served the last translation; null if it walked. */
   private hitBank: TlbBank | null = null;
   private hitOffset = 0;
   private pge = false;
+  private readonly fastGuest = new FastPaging();
+  private readonly fastStage2 = new FastStage2();
+  /** Whether to try the short cuts of fast.ts: nobody records. */
+  private mayBeFast = true;
+  private forceFull = false;
   /** See {@link translateSpan}. */
   secondHpa = -1;
   private vpid = 0;
@@ -142,6 +152,7 @@ export class Translator {
 
   set recorder(recorder: WalkRecorder | null) {
     this.context.recorder = recorder;
+    this.chooseWalk();
   }
 
   /** Size in bytes of the coming accesses, for sub-page permissions; 1 by default. */
@@ -164,6 +175,7 @@ export class Translator {
 
   set tlb(tlb: Tlb | null) {
     this.caches = tlb;
+    this.chooseWalk();
     this.enterContext();
   }
 
@@ -176,6 +188,17 @@ export class Translator {
   setAddressSpaceId(id: number): void {
     this.vpid = id;
     this.enterContext();
+  }
+
+  /** Never take the short cut of fast.ts: for tests that compare the two. */
+  set fullWalks(value: boolean) {
+    this.forceFull = value;
+    this.chooseWalk();
+  }
+
+  private chooseWalk(): void {
+    this.mayBeFast = this.context.recorder === null && !this.forceFull;
+    this.hitBank = null;
   }
 
   private enterContext(): void {
@@ -215,6 +238,8 @@ export class Translator {
     this.pge = (cr4 & CR4_PGE) !== 0;
     this.pcid = long && (cr4 & CR4_PCIDE) !== 0 ? cr3 & 0xfff : 0;
     this.enterContext();
+    this.canonicalShift = guest.tables.canonicalShift;
+    this.fastGuest.prepare(guest);
     const userLam = !long || !features.lam ? 0 : (cr3Hi & CR3_LAM_U57_HI) !== 0 ? 7 : (cr3Hi & CR3_LAM_U48_HI) !== 0 ? 16 : 0;
     this.lamUserShift = userLam;
     this.lamSupervisorShift = long && features.lam && (cr4 & CR4_LAM_SUP) !== 0 ? ((cr4 & CR4_LA57) !== 0 ? 7 : 16) : 0;
@@ -229,6 +254,7 @@ export class Translator {
     this.stage2Name = '';
     if (kind === 'none') {
       stage2.kind = S2_NONE;
+      this.fastStage2.kind = 0;
     } else if (kind === 'ept') {
       this.setEpt(controls as EptControls);
       this.stage2Name = stage2Name('ept', (controls as EptControls).eptp);
@@ -264,6 +290,7 @@ export class Translator {
       spp.reservedHi = 0xfff0_0000 | tables.reservedHi | 0;
     }
     stage2.kind = S2_EPT;
+    this.fastStage2.prepareEpt(ept);
   }
 
   private setNpt(c: NptControls): void {
@@ -283,6 +310,7 @@ export class Translator {
     npt.rootLo = low(c.ncr3) & (mode === 'pae' ? 0xffff_ffe0 : 0xffff_f000);
     npt.rootHi = mode === '4level' || mode === '5level' ? high(c.ncr3) & 0x000f_ffff : 0;
     stage2.kind = S2_NPT;
+    this.fastStage2.prepareNpt(npt);
   }
 
   /**
@@ -297,6 +325,23 @@ export class Translator {
     const hi = gvaHi | 0;
     r[R_GVA_LO] = lo;
     r[R_GVA_HI] = hi;
+    const shift = this.canonicalShift;
+    if (this.mayBeFast && (hi << shift) >> shift === hi) {
+      const { caches } = this;
+      if (caches !== null && (access & ACC_DRY_BIT) === 0) {
+        if (this.fastGuest.serves) {
+          const o = fastTlb(caches, this.fastGuest, r, lo, hi, access);
+          if (o >= 0) {
+            this.hitBank = caches.page4k;
+            this.hitOffset = o;
+            caches.hits++;
+            return 0;
+          }
+        }
+      } else if (fastWalk(x.memory, this.fastGuest, this.fastStage2, r, lo, hi, access) === 0) {
+        return 0;
+      }
+    }
     x.dry = (access & ACC_DRY) !== 0;
     x.tlb = null;
     if (x.recorder !== null) {
@@ -309,7 +354,7 @@ export class Translator {
   }
 
   private translateCanonical(lo: number, hi: number, access: number): number {
-    const shift = this.guest.tables.canonicalShift;
+    const shift = this.canonicalShift;
     let address = hi;
     if (shift !== 0 && ((hi << shift) >> shift !== hi || this.context.recorder !== null)) {
       if (!this.checkCanonical(hi, access)) return NON_CANONICAL;
