@@ -24,6 +24,8 @@ export interface FileReport {
   unknown: UnknownEvents[];
   /** the simulator gave up: why, and in which step */
   stopped: string | null;
+  /** lines of the scenario that the language does not take */
+  refused: string[];
 }
 
 export interface Figures {
@@ -77,7 +79,7 @@ export function figures(reports: readonly FileReport[]): Figures {
       f.equal += s.equal;
       for (const d of s.differences) f[d.explanation ? 'explained' : 'unexplained']++;
     }
-    if (r.stopped !== null) f.unexplained++;
+    f.unexplained += r.refused.length + (r.stopped !== null ? 1 : 0);
   }
   return f;
 }
@@ -92,6 +94,7 @@ export function fileText(r: FileReport, limit: number): string {
   const out: string[] = [];
   let shown = 0;
   if (r.stopped !== null) out.push(`${r.file}: ${r.stopped}`);
+  out.push(...r.refused);
   for (const s of r.steps) {
     if (s.differences.length === 0) continue;
     const name = s.step > 0 ? `step ${s.step}` : s.step === 0 ? 'start' : 'end';
@@ -127,6 +130,7 @@ export function fileJson(r: FileReport): object {
     file: r.file,
     ...figures([r]),
     stopped: r.stopped ?? undefined,
+    refused: r.refused,
     unknownEvents: r.unknown,
     differences: r.steps.flatMap((s) =>
       s.differences.map(({ difference: d, explanation }) => ({

@@ -6,7 +6,7 @@ import type { KvmEvent } from '../kvm/events';
 import type { Observer } from '../kvm/observer';
 import { Interpreter, type StepOutcome } from '../scenario/interpreter';
 import { parseScenario } from '../scenario/parse';
-import { formatDiagnostic } from '../scenario/program';
+import { formatDiagnostic, type ScenarioProgram } from '../scenario/program';
 import { compareEvents, TableFrames } from './reenact-compare';
 import { normaliseSimulated, readEvents, type KernelStep, type NormEvent } from './reenact-events';
 import { kernelRelease } from './reenact-layout';
@@ -35,6 +35,8 @@ export interface SimulatedRun {
   steps: Map<number, SimulatedStep>;
   /** why it did not get to the end, with the step */
   stopped: string | null;
+  /** lines that the language does not take: each is left out and counts as a difference */
+  refused: string[];
 }
 
 const wantsRegisters = (step: ProbeStep): boolean => step.kind === 'snapshot' || step.kind === 'smm-paging';
@@ -67,17 +69,11 @@ class Recorder implements Observer {
 
 /** Runs the scenario of a probe run. Never throws for what the scenario does: the reason is in `stopped`. */
 export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: string): SimulatedRun {
-  const parsed = parseScenario(scenario.text, name);
+  const { program, refused } = parseLeniently(scenario.text, name);
   const recorder = new Recorder(run.vendor);
-  if (!parsed.program) {
-    const first = parsed.diagnostics.find((d) => d.severity === 'error');
-    return {
-      steps: recorder.steps,
-      stopped: `the generated scenario is not valid: ${first ? formatDiagnostic(name, first) : 'no program'}`,
-    };
-  }
+  if (!program) return { steps: recorder.steps, stopped: 'the generated scenario is not valid', refused };
   const byNumber = new Map(run.steps.map((s) => [s.n, s]));
-  const interpreter = new Interpreter(parsed.program);
+  const interpreter = new Interpreter(program);
   const { machine } = interpreter;
   machine.observer = recorder;
   let step: ProbeStep | null = null;
@@ -104,26 +100,48 @@ export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: strin
       done = interpreter.step();
     } catch (e) {
       const text = e instanceof Error ? e.message : String(e);
-      return { steps: recorder.steps, stopped: `${where(step)} the simulator failed: ${text}` };
+      return { steps: recorder.steps, stopped: `${where(step)} the simulator failed: ${text}`, refused };
     }
     if (done.error !== null && !done.run)
-      return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}` };
+      return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}`, refused };
     if (done.run && step?.kind === 'guest' && vcpu && outcomes) now.outcome.push(...outcomes.end(vcpu, step, done.run));
     if (done.ioctl && step?.kind === 'memslot') now.outcome.push(simulatedIoctl(-done.ioctl.errno));
     if (step?.kind === 'get-dirty-log' && (statement.op.kind as string) === 'dirty-log')
       now.outcome.push(...simulatedDirty(dirtyPages(done)));
     if (done.error !== null)
-      return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}` };
+      return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}`, refused };
   }
   closeStep();
   const end = recorder.enterStep(-1);
   end.outcome.push(...machine.vcpus.map(simulatedRegisters));
   tearDown(machine);
   machine.observer = null;
-  return { steps: recorder.steps, stopped: null };
+  return { steps: recorder.steps, stopped: null, refused };
 }
 
 const where = (step: ProbeStep | null): string => (step ? `in step ${step.n}` : 'while the machine was set up,');
+
+/**
+ * Parses a scenario; a line that has an error is taken out, so that what the language lacks costs its own step and not the whole run.
+ */
+function parseLeniently(text: string, name: string): { program: ScenarioProgram | null; refused: string[] } {
+  const lines = text.split('\n');
+  const refused: string[] = [];
+  for (;;) {
+    const parsed = parseScenario(lines.join('\n'), name);
+    const errors = parsed.diagnostics.filter((d) => d.severity === 'error');
+    if (parsed.program || errors.length === 0) return { program: parsed.program, refused };
+    let removed = false;
+    for (const d of errors) {
+      const line = lines[d.line - 1] ?? '';
+      if (line === '' || line.startsWith('#')) continue;
+      refused.push(formatDiagnostic(name, d));
+      lines[d.line - 1] = `# ${line}`;
+      removed = true;
+    }
+    if (!removed) return { program: null, refused };
+  }
+}
 
 /** What a dirty_log statement reported, as page numbers of the slot. */
 function dirtyPages(done: StepOutcome): number[] {
@@ -181,7 +199,7 @@ export function compareRun(
       ),
     );
   }
-  return { file, steps: reports, unknown, stopped: simulated.stopped };
+  return { file, steps: reports, unknown, stopped: simulated.stopped, refused: simulated.refused };
 }
 
 function expectedOf(run: ProbeRun, k: KernelStep, step: ProbeStep | null): NormEvent[] {

@@ -453,8 +453,15 @@ export class Machine {
     // KVM_SET_SREGS is refused for EFER.LMA without LME and PG; user space sets both, so follow it here.
     if (s.cr0 & (1n << 31n) && s.efer & EFER.LME && s.cr4 & (1n << 5n)) s.efer |= EFER.LMA;
     const after = [s.cr0, s.cr3, s.cr4, s.efer];
-    if (after.some((v, i) => v !== before[i])) {
-      const pae = (s.cr0 & (1n << 31n)) !== 0n && (s.cr4 & (1n << 5n)) !== 0n && (s.efer & EFER.LMA) === 0n;
+    const pae = (s.cr0 & (1n << 31n)) !== 0n && (s.cr4 & (1n << 5n)) !== 0n && (s.efer & EFER.LMA) === 0n;
+    // __set_regs() drops an exception that was queued but not injected yet.
+    const general = gpr !== undefined || plain.rip !== undefined || plain.rflags !== undefined;
+    if (general && vcpu.exception?.injected === false) vcpu.exception = null;
+    const { rip, rflags, pkru, ...special } = plain;
+    void [rip, rflags, pkru];
+    // __set_sregs() loads the PDPTEs and resets the MMU each time with PAE paging, else when a register that governs it changed.
+    const sregs = cpl !== undefined || gdtr !== undefined || idtr !== undefined || Object.keys(special).length > 0;
+    if (after.some((v, i) => v !== before[i]) || (sregs && pae)) {
       if (pae) {
         const values = this.readPdptrs(vcpu, s.cr3);
         if (values) values.forEach((v, i) => (s.pdptrs[i] = v));

@@ -94,13 +94,15 @@ interface UnsyncEntry {
   parents: [KvmMmuPage, number][];
 }
 
-/** mmu_unsync_walk(): up to `limit` unsync pages below a page. */
+/** mmu_unsync_walk(): up to `limit` unsync pages below a page, each once (mmu_pages_add()) however many entries point to it. */
 function mmu_unsync_walk(kvm: Kvm, top: KvmMmuPage, limit: number): UnsyncEntry[] {
   const m = kvm.machine;
   const out: UnsyncEntry[] = [];
-  const walk = (sp: KvmMmuPage, path: [KvmMmuPage, number][]): void => {
+  /** @returns whether anything unsync is below */
+  const walk = (sp: KvmMmuPage, path: [KvmMmuPage, number][]): boolean => {
     const bits = sp.unsync_child_bitmap;
-    if (!bits) return;
+    let found = false;
+    if (!bits) return found;
     for (let i = 0; i < 512 && out.length < limit; i++) {
       if (!(bits[i >>> 5] & (1 << (i & 31)))) continue;
       const sptep = sp.spt * 4096 + i * 8;
@@ -109,12 +111,14 @@ function mmu_unsync_walk(kvm: Kvm, top: KvmMmuPage, limit: number): UnsyncEntry[
       const child = m.spte.isPresent(lo, hi) && !(lo & 0x80) ? kvm.sp_by_pfn.get(m.spte.pfn(lo, hi)) : undefined;
       const here: [KvmMmuPage, number][] = [[sp, i], ...path];
       if (child?.unsync_children) {
-        const n = out.length;
-        walk(child, here);
-        if (out.length === n) clear_unsync_child_bit(sp, i);
-      } else if (child?.unsync) out.push({ sp: child, parents: here });
-      else clear_unsync_child_bit(sp, i);
+        if (walk(child, here)) found = true;
+        else clear_unsync_child_bit(sp, i);
+      } else if (child?.unsync) {
+        found = true;
+        if (!out.some((e) => e.sp === child)) out.push({ sp: child, parents: here });
+      } else clear_unsync_child_bit(sp, i);
     }
+    return found;
   };
   if (top.unsync) out.push({ sp: top, parents: [] });
   if (top.unsync_children) walk(top, []);
