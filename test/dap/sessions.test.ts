@@ -320,8 +320,9 @@ describe('debug sessions', function () {
       await s.fails('evaluate', { expression: text, frameId, context: 'repl' });
     }
     s.note('hovers');
-    for (const text of ['0x600000080000b77', 'cr0', 'root_role', '4096']) await repl(text, 'hover');
+    for (const text of ['0x600000080000b77', 'cr0', 'root_role', '600000080000b77']) await repl(text, 'hover');
     await s.fails('evaluate', { expression: 'nothing', frameId, context: 'hover' });
+    await s.fails('evaluate', { expression: '4096', frameId, context: 'hover' });
     s.note('completion');
     for (const text of ['wa', 'walk ', 'walk gva 0x1000 ', 'root_mmu.', 'root_role.l', 'decode 1 as sp', 'sl']) {
       await s.send('completions', { text, column: text.length + 1, frameId });
