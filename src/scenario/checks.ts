@@ -43,10 +43,17 @@ interface Known {
   efer: bigint;
 }
 
-/** Findings about the statements in their order. */
-export function checkAgainstKvm(statements: readonly Statement[], config: MachineConfig): Diagnostic[] {
+/**
+ * Findings about the statements in their order.
+ * @param wrong lines that something has been said about already: their statements are passed over
+ */
+export function checkAgainstKvm(
+  statements: readonly Statement[],
+  config: MachineConfig,
+  wrong: ReadonlySet<number>,
+): Diagnostic[] {
   const check = new Check(statements, config);
-  for (const s of statements) check.statement(s);
+  for (const s of statements) if (!wrong.has(s.line)) check.statement(s);
   return check.findings;
 }
 
@@ -132,6 +139,18 @@ class Check {
         this.dry.machine.backing(name, size, { huge, readonly, hva: op.hva ?? undefined, populate: false }),
       );
       if (error) this.report('error', 'host', s, error);
+      return;
+    }
+    if (
+      (op.kind === 'memslot-move' || op.kind === 'memslot-flags') &&
+      !this.dry.machine.kvm.memslots[op.as_id]?.byId(op.id)
+    ) {
+      this.report(
+        'error',
+        'unknown-memslot',
+        s,
+        `address space ${op.as_id} has no slot ${op.id} here, so there is nothing to change: add it before this line`,
+      );
       return;
     }
     const { ioctl, error } = this.dry.perform(s);

@@ -1,6 +1,7 @@
 /** `expect` statements: what they claim, with names and numbers resolved. */
 import type {
   EventField,
+  Deniable,
   Expectation,
   ExpectEvent,
   ExpectFault,
@@ -36,7 +37,8 @@ export const isAboutIoctl = (c: Claim): boolean => c.kind === 'errno';
 
 /** What an expectation claims, or null after reporting what is wrong with it. */
 export function compileClaim(
-  node: Expectation,
+  node: Deniable | Expectation,
+  absent: boolean,
   f: Findings,
   addressSpace: (v: Value | undefined) => number | null,
 ): Claim | null {
@@ -49,6 +51,10 @@ export function compileClaim(
       const value = f.value(node.value, { what: 'value' });
       return value === null ? null : { kind: 'value', value };
     }
+    case 'NoFault':
+      return { kind: 'no-fault' };
+    case 'NoDirty':
+      return { kind: 'dirty', gfns: [] };
     case 'ExpectFault':
       return fault(node, f);
     case 'ExpectEnd':
@@ -67,7 +73,7 @@ export function compileClaim(
       if (gpa === null || len === null || value === null) return null;
       return {
         kind: 'mmio',
-        absent: node.absent,
+        absent,
         write: node.direction === undefined ? null : node.direction === 'write',
         gpa: gpa ?? null,
         len: len ?? null,
@@ -80,7 +86,7 @@ export function compileClaim(
       if (port === null || value === null) return null;
       return {
         kind: 'io',
-        absent: node.absent,
+        absent,
         write: node.direction === undefined ? null : node.direction === 'out',
         port: port ?? null,
         value: value ?? null,
@@ -99,7 +105,7 @@ export function compileClaim(
       return null;
     }
     case 'ExpectEvent':
-      return event(node, f);
+      return event(node, absent, f);
     case 'ExpectSpte':
       return spte(node, f);
     case 'ExpectMemory': {
@@ -121,7 +127,6 @@ export function compileClaim(
 }
 
 function fault(node: ExpectFault, f: Findings): Claim | null {
-  if (node.absent) return { kind: 'no-fault' };
   const info = node.exception === undefined ? undefined : EXCEPTIONS[node.exception];
   if (!info) {
     if (node.exception !== undefined)
@@ -148,7 +153,7 @@ function fault(node: ExpectFault, f: Findings): Claim | null {
   return { kind: 'exception', vector: info.vector, error, cr2 };
 }
 
-function event(node: ExpectEvent, f: Findings): Claim | null {
+function event(node: ExpectEvent, absent: boolean, f: Findings): Claim | null {
   if (node.event === undefined) return null;
   const names = Object.keys(EVENT_FIELDS);
   if (!names.includes(node.event)) {
@@ -158,8 +163,8 @@ function event(node: ExpectEvent, f: Findings): Claim | null {
   const fields = fieldTests(node.fields, f, node.event, EVENT_FIELDS[node.event]);
   const times = node.times ? f.number(node.times, { what: 'times' }) : null;
   if (fields === null || (node.times && times === null)) return null;
-  if (node.absent && node.times) f.error('expect-times', node, '`no event` and `times` exclude each other', 'times');
-  return { kind: 'event', event: node.event as KvmEventKind, fields, times: node.absent ? 0 : times };
+  if (absent && node.times) f.error('expect-times', node, '`no event` and `times` exclude each other', 'times');
+  return { kind: 'event', event: node.event as KvmEventKind, fields, times: absent ? 0 : times };
 }
 
 function fieldTests(

@@ -6,6 +6,7 @@ import type {
   Backing,
   DirtyLog,
   FrameRange,
+  Frames,
   Insn,
   MapPages,
   Memslot,
@@ -87,7 +88,6 @@ class Compiler {
   private tablesSeen = false;
   /** the last action could not be read: nothing can be said about what an `expect` is about */
   private lastActionBroken = false;
-  private readonly slots = new Set<string>();
   private readonly text: string;
   private readonly broken: ReadonlySet<number>;
 
@@ -204,7 +204,10 @@ class Compiler {
       case 'Backing':
         return this.backing(node);
       case 'Frames':
-        return this.frames(node.backing.$refText, node.offset, node.ranges, node);
+        // Absent when the line breaks off there.
+        return (node.backing as Frames['backing'] | undefined) === undefined
+          ? null
+          : this.frames(node.backing.$refText, node.offset, node.ranges, node);
       case 'Memslot':
         return this.memslot(node);
       case 'Write':
@@ -378,15 +381,6 @@ class Compiler {
       ? f.number(node.flags, { what: 'the memslot flags', flags: MEMSLOT_FLAGS, max: 0xffffffffn })
       : 0;
     if (as_id === null || id === null || flags === null || (node.gpa && gpa === null)) return null;
-    const key = `${as_id}:${id}`;
-    if (node.action !== 'add' && !this.slots.has(key)) {
-      f.warn(
-        'unknown-memslot',
-        node,
-        `address space ${as_id} has no slot ${id} here: KVM answers -EINVAL when a slot that does not exist is deleted, and creates it otherwise`,
-        'slot',
-      );
-    }
     switch (node.action) {
       case 'add': {
         const size = f.number(node.size, { what: 'size', max: (1n << 52n) - 1n });
@@ -401,7 +395,6 @@ class Compiler {
             'host',
           );
         }
-        this.slots.add(key);
         return { kind: 'memslot-add', as_id, id, gpa, size, host, hva, flags };
       }
       case 'move':
@@ -409,7 +402,6 @@ class Compiler {
       case 'flags':
         return { kind: 'memslot-flags', as_id, id, flags };
       case 'delete':
-        this.slots.delete(key);
         return { kind: 'memslot-delete', as_id, id };
       default:
         return null;
@@ -565,7 +557,7 @@ class Compiler {
         const subject = this.subject();
         if (!prefixed) draft.vcpu = subject !== null && subject.vcpu >= 0 ? subject.vcpu : this.vcpus > 0 ? 0 : -1;
         if (!node.what) return null;
-        const claim = compileClaim(node.what, f, (v) => this.addressSpace(v));
+        const claim = compileClaim(node.what, node.absent, f, (v) => this.addressSpace(v));
         if (claim === null) return null;
         if (this.lastActionBroken) return { kind: 'expect', claim };
         if (isAboutRun(claim) && !(subject && isRun(subject.op))) {

@@ -25,7 +25,8 @@ export function checkTree(result: ParseResult<Scenario>, text: string, uri: stri
   const syntax = syntaxFindings(text, result);
   const broken = new Set(syntax.map((d) => d.line));
   const compiled = compile(result.value, text, uri, broken);
-  const kvm = checkAgainstKvm(compiled.statements, compiled.config).filter((d) => !broken.has(d.line));
+  const wrong = new Set([...broken, ...compiled.findings.filter((d) => d.severity === 'error').map((d) => d.line)]);
+  const kvm = checkAgainstKvm(compiled.statements, compiled.config, wrong);
   const diagnostics = [...syntax, ...compiled.findings, ...kvm].sort((a, b) => a.line - b.line || a.column - b.column);
   const failed = diagnostics.some((d) => d.severity === 'error');
   return { program: failed ? null : compiled.program, diagnostics };

@@ -489,7 +489,8 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     group: 'expect',
     syntax: 'expect no? event NAME (FIELD VALUE …)? (times COUNT)?',
     doc: 'During the last statement an event of this name with these fields happened (COUNT times, or at least once); with `no`: none did. Names and fields are those of the trace events.',
-    example: 'load 4 [0x2000]\nexpect event kvm_tdp_mmu_spte_changed gfn 2 level 1 old_spte 0 times 1\nexpect no event check_mmio_spte',
+    example:
+      'load 4 [0x2000]\nexpect event kvm_tdp_mmu_spte_changed gfn 2 level 1 old_spte 0 times 1\nexpect no event check_mmio_spte',
   },
   {
     words: 'expect spte',
@@ -563,7 +564,8 @@ export const CLAUSES: Readonly<Record<string, string>> = {
 export function entryFor(words: readonly string[]): ReferenceEntry | null {
   let list = words;
   if (list[0] === 'vcpu' && list[2] === ':') list = list.slice(3);
-  for (let n = Math.min(3, list.length); n > 0; n--) {
+  const shortest = list[0] === 'expect' && list[1] === 'no' ? 2 : 1;
+  for (let n = Math.min(3, list.length); n >= shortest; n--) {
     const text = list.slice(0, n).join(' ');
     const found = REFERENCE.find((e) => e.words === text);
     if (found) return found;

@@ -121,6 +121,7 @@ export function statementWords(): readonly string[] {
   const collect = (element: GrammarAST.AbstractElement): boolean => {
     // Returns whether the element must be present, so that what follows it cannot come first.
     let must = element.cardinality !== '?' && element.cardinality !== '*';
+    if (GrammarAST.isAction(element)) return false;
     if (GrammarAST.isKeyword(element)) found.add(element.value);
     else if (GrammarAST.isAssignment(element)) must = collect(element.terminal) && must;
     else if (GrammarAST.isAlternatives(element)) element.elements.forEach(collect);

@@ -87,28 +87,23 @@ function formatLines(text: string, result: ParseResult): string[] {
   return withComments(lines, source);
 }
 
-/** Joins code and comments; comments after code line up in runs of neighbouring lines that have one. */
+/** Joins code and comments; comments after code line up within a paragraph (lines without a blank one between them). */
 function withComments(lines: readonly Line[], source: readonly string[]): string[] {
-  const trailing = (l: Line): boolean => l.code !== null && l.code !== '' && l.comment !== '';
+  const blank = (l: Line): boolean => l.code === '' && l.comment === '';
   const out: string[] = [];
-  for (let i = 0; i < lines.length; i++) {
-    const line = lines[i];
-    if (line.code === null) {
-      out.push(source[i].trimEnd());
-      continue;
-    }
-    if (!trailing(line)) {
-      out.push(line.code + line.comment);
-      continue;
-    }
+  for (let i = 0; i < lines.length;) {
     let end = i;
-    while (end < lines.length && trailing(lines[end])) end++;
-    const run = lines.slice(i, end);
-    const widths = run.map((l) => (l.code ?? '').length);
+    while (end < lines.length && !blank(lines[end])) end++;
+    const paragraph = lines.slice(i, end);
+    const widths = paragraph.filter((l) => l.comment !== '' && l.code !== '').map((l) => (l.code ?? '').length);
     // A long line keeps its comment close and does not push those of the others away.
-    const column = Math.max(0, ...widths.filter((w) => w <= LONG)) + 2;
-    for (const l of run) out.push(`${(l.code ?? '').padEnd(column - 2)}  ${l.comment}`);
-    i = end - 1;
+    const column = Math.max(0, ...widths.filter((w) => w <= LONG));
+    paragraph.forEach((l, n) => {
+      if (l.code === null) out.push(source[i + n].trimEnd());
+      else out.push(l.code === '' || l.comment === '' ? l.code + l.comment : `${l.code.padEnd(column)}  ${l.comment}`);
+    });
+    if (end < lines.length) out.push('');
+    i = end + 1;
   }
   return out;
 }

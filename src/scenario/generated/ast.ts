@@ -159,6 +159,17 @@ export function isConstant(item: unknown): item is Constant {
     return reflection.isInstance(item, Constant.$type);
 }
 
+/** What can be absent: `expect no …`. */
+export type Deniable = ExpectEvent | ExpectIo | ExpectMmio | NoDirty | NoFault;
+
+export const Deniable = {
+    $type: 'Deniable'
+} as const;
+
+export function isDeniable(item: unknown): item is Deniable {
+    return reflection.isInstance(item, Deniable.$type);
+}
+
 export interface DirtyLog extends langium.AstNode {
     readonly $container: Repeat | Scenario;
     readonly $type: 'DirtyLog';
@@ -212,11 +223,13 @@ export function isEventField(item: unknown): item is EventField {
 export interface Expect extends langium.AstNode {
     readonly $container: Repeat | Scenario | Vcpu;
     readonly $type: 'Expect';
-    what: Expectation;
+    absent: boolean;
+    what: Deniable | Expectation;
 }
 
 export const Expect = {
     $type: 'Expect',
+    absent: 'absent',
     what: 'what'
 } as const;
 
@@ -237,13 +250,11 @@ export function isExpectation(item: unknown): item is Expectation {
 export interface ExpectDirty extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectDirty';
-    absent: boolean;
     gfns: Array<Value>;
 }
 
 export const ExpectDirty = {
     $type: 'ExpectDirty',
-    absent: 'absent',
     gfns: 'gfns'
 } as const;
 
@@ -284,7 +295,6 @@ export function isExpectErrno(item: unknown): item is ExpectErrno {
 export interface ExpectEvent extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectEvent';
-    absent: boolean;
     event: string;
     fields: Array<EventField>;
     times?: Value;
@@ -292,7 +302,6 @@ export interface ExpectEvent extends langium.AstNode {
 
 export const ExpectEvent = {
     $type: 'ExpectEvent',
-    absent: 'absent',
     event: 'event',
     fields: 'fields',
     times: 'times'
@@ -320,15 +329,13 @@ export function isExpectExits(item: unknown): item is ExpectExits {
 export interface ExpectFault extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectFault';
-    absent: boolean;
     cr2?: Value;
     error?: Value;
-    exception?: string;
+    exception: string;
 }
 
 export const ExpectFault = {
     $type: 'ExpectFault',
-    absent: 'absent',
     cr2: 'cr2',
     error: 'error',
     exception: 'exception'
@@ -341,7 +348,6 @@ export function isExpectFault(item: unknown): item is ExpectFault {
 export interface ExpectIo extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectIo';
-    absent: boolean;
     direction?: 'in' | 'out';
     port?: Value;
     value?: Value;
@@ -349,7 +355,6 @@ export interface ExpectIo extends langium.AstNode {
 
 export const ExpectIo = {
     $type: 'ExpectIo',
-    absent: 'absent',
     direction: 'direction',
     port: 'port',
     value: 'value'
@@ -383,7 +388,6 @@ export function isExpectMemory(item: unknown): item is ExpectMemory {
 export interface ExpectMmio extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectMmio';
-    absent: boolean;
     direction?: 'read' | 'write';
     gpa?: Value;
     len?: Value;
@@ -392,7 +396,6 @@ export interface ExpectMmio extends langium.AstNode {
 
 export const ExpectMmio = {
     $type: 'ExpectMmio',
-    absent: 'absent',
     direction: 'direction',
     gpa: 'gpa',
     len: 'len',
@@ -460,10 +463,10 @@ export function isExpectValue(item: unknown): item is ExpectValue {
     return reflection.isInstance(item, ExpectValue.$type);
 }
 
-export type FieldName = 'count' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'write' | string;
+export type FieldName = 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'write' | string;
 
 export function isFieldName(item: unknown): item is FieldName {
-    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
+    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || item === 'vcpu' || item === 'end' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
 export type FieldWord = 'delete' | 'flags' | 'hlt' | 'io' | 'no' | 'spte';
@@ -662,6 +665,32 @@ export function isNamed(item: unknown): item is Named {
     return reflection.isInstance(item, Named.$type);
 }
 
+export interface NoDirty extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'NoDirty';
+}
+
+export const NoDirty = {
+    $type: 'NoDirty'
+} as const;
+
+export function isNoDirty(item: unknown): item is NoDirty {
+    return reflection.isInstance(item, NoDirty.$type);
+}
+
+export interface NoFault extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'NoFault';
+}
+
+export const NoFault = {
+    $type: 'NoFault'
+} as const;
+
+export function isNoFault(item: unknown): item is NoFault {
+    return reflection.isInstance(item, NoFault.$type);
+}
+
 export interface Note extends langium.AstNode {
     readonly $container: Repeat | Scenario;
     readonly $type: 'Note';
@@ -786,10 +815,10 @@ export function isSetRegs(item: unknown): item is SetRegs {
     return reflection.isInstance(item, SetRegs.$type);
 }
 
-export type Setting = string;
+export type Setting = 'invpcid' | string;
 
 export function isSetting(item: unknown): item is Setting {
-    return (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item) || /[0-9][0-9A-Za-z_]*/.test(item) || /[0-9]+\.[0-9][0-9A-Za-z._+~-]*/.test(item)));
+    return item === 'invpcid' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item) || /[0-9][0-9A-Za-z_]*/.test(item) || /[0-9]+\.[0-9][0-9A-Za-z._+~-]*/.test(item)));
 }
 
 export type SettingName = 'dirty_log' | string;
@@ -969,6 +998,7 @@ export function isWrite(item: unknown): item is Write {
 export type MmuAstType = {
     Backing: Backing
     Constant: Constant
+    Deniable: Deniable
     DirtyLog: DirtyLog
     EventField: EventField
     Expect: Expect
@@ -994,6 +1024,8 @@ export type MmuAstType = {
     MapPages: MapPages
     Memslot: Memslot
     Named: Named
+    NoDirty: NoDirty
+    NoFault: NoFault
     Note: Note
     RegisterAssignment: RegisterAssignment
     RegisterSetting: RegisterSetting
@@ -1050,6 +1082,12 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Named.$type, Statement.$type]
         },
+        Deniable: {
+            name: Deniable.$type,
+            properties: {
+            },
+            superTypes: []
+        },
         DirtyLog: {
             name: DirtyLog.$type,
             properties: {
@@ -1092,6 +1130,10 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         Expect: {
             name: Expect.$type,
             properties: {
+                absent: {
+                    name: Expect.absent,
+                    defaultValue: false
+                },
                 what: {
                     name: Expect.what
                 }
@@ -1101,10 +1143,6 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         ExpectDirty: {
             name: ExpectDirty.$type,
             properties: {
-                absent: {
-                    name: ExpectDirty.absent,
-                    defaultValue: false
-                },
                 gfns: {
                     name: ExpectDirty.gfns,
                     defaultValue: []
@@ -1133,10 +1171,6 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         ExpectEvent: {
             name: ExpectEvent.$type,
             properties: {
-                absent: {
-                    name: ExpectEvent.absent,
-                    defaultValue: false
-                },
                 event: {
                     name: ExpectEvent.event
                 },
@@ -1148,7 +1182,7 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                     name: ExpectEvent.times
                 }
             },
-            superTypes: [Expectation.$type]
+            superTypes: [Deniable.$type, Expectation.$type]
         },
         ExpectExits: {
             name: ExpectExits.$type,
@@ -1162,10 +1196,6 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         ExpectFault: {
             name: ExpectFault.$type,
             properties: {
-                absent: {
-                    name: ExpectFault.absent,
-                    defaultValue: false
-                },
                 cr2: {
                     name: ExpectFault.cr2
                 },
@@ -1181,10 +1211,6 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         ExpectIo: {
             name: ExpectIo.$type,
             properties: {
-                absent: {
-                    name: ExpectIo.absent,
-                    defaultValue: false
-                },
                 direction: {
                     name: ExpectIo.direction
                 },
@@ -1195,7 +1221,7 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                     name: ExpectIo.value
                 }
             },
-            superTypes: [Expectation.$type]
+            superTypes: [Deniable.$type, Expectation.$type]
         },
         ExpectMemory: {
             name: ExpectMemory.$type,
@@ -1218,10 +1244,6 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         ExpectMmio: {
             name: ExpectMmio.$type,
             properties: {
-                absent: {
-                    name: ExpectMmio.absent,
-                    defaultValue: false
-                },
                 direction: {
                     name: ExpectMmio.direction
                 },
@@ -1235,7 +1257,7 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                     name: ExpectMmio.value
                 }
             },
-            superTypes: [Expectation.$type]
+            superTypes: [Deniable.$type, Expectation.$type]
         },
         ExpectSpte: {
             name: ExpectSpte.$type,
@@ -1453,6 +1475,18 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             properties: {
             },
             superTypes: []
+        },
+        NoDirty: {
+            name: NoDirty.$type,
+            properties: {
+            },
+            superTypes: [Deniable.$type]
+        },
+        NoFault: {
+            name: NoFault.$type,
+            properties: {
+            },
+            superTypes: [Deniable.$type]
         },
         Note: {
             name: Note.$type,
