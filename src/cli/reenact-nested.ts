@@ -87,7 +87,6 @@ function vmcb(run: ProbeRun): MemoryBlock[] {
 }
 
 function vmcs(run: ProbeRun): MemoryBlock[] {
-  const l = run.layout;
   const ept = root(run, 'EPT');
   const eptp = ept === null ? 0n : ept | 6n | (3n << 3n) | (run.scenario === 'nested-ept-ad' ? 1n << 6n : 0n);
   const blocks: MemoryBlock[] = [];

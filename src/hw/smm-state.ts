@@ -5,7 +5,7 @@
  * whatever the vendor, and the 32-bit one of the P6 family (SDM vol. 3C 31.4.1.1). The area is 512 bytes from SMBASE + 0xfe00 on; all
  * offsets below count from SMBASE.
  */
-import { CpuState, CR0, SEGMENT_NAMES, segment, type DescriptorTable, type Segment } from './regs';
+import { type CpuState, CR0, SEGMENT_NAMES, segment, type DescriptorTable, type Segment } from './regs';
 
 /** First byte of the state-save area that KVM and this model use, from SMBASE. */
 export const SMRAM_SAVE_OFFSET = 0xfe00;
