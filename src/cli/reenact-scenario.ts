@@ -151,7 +151,7 @@ function usedBackings(run: ProbeRun): BackingUse[] {
     used.set(s.backing, {
       name: s.backing,
       size,
-      huge: (known?.huge) && isHuge(frames, size),
+      huge: known?.huge && isHuge(frames, size),
       hva: s.hva - s.offset,
     });
   }
