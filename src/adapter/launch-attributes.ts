@@ -50,6 +50,8 @@ export const LAUNCH_ATTRIBUTES: readonly LaunchAttribute[] = [
   {
     name: 'program',
     type: 'string',
+    // A variable of launch.json, filled in by VS Code.
+    // eslint-disable-next-line no-template-curly-in-string
     default: '${file}',
     markdownDescription: 'The scenario to debug: path of a `.mmu` file.',
   },

@@ -52,10 +52,7 @@ export class MmuScopeSession extends DebugSession {
 
   constructor(files: Files = diskFiles) {
     super();
-    this.context = new Context(
-      (event, body) => this.sendEvent({ seq: 0, type: 'event', event, body } as DebugProtocol.Event),
-      files,
-    );
+    this.context = new Context((event, body) => this.sendEvent({ seq: 0, type: 'event', event, body }), files);
     // The base class ends the process on broken input; a broken message is no reason to lose the session.
     this.removeAllListeners('error');
     this.on('error', () => this.context.output('a message that is not JSON was ignored', 'stderr'));

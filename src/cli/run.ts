@@ -149,7 +149,13 @@ class TextPrinter implements Printer {
 
   /** Statements are named when something happens in them. */
   statement(statement: Statement): void {
+    const { op } = statement;
     this.pending = statement;
+    if (op.kind !== 'note' && op.kind !== 'step') return;
+    // What the author says about what follows.
+    this.pending = null;
+    const text = op.kind === 'step' ? `${op.number}. ${op.text}` : op.text;
+    this.output.write(`${this.lineNumber(statement.line)}  ${paint(this.output, `— ${text}`, 'cyan', 'bold')}`);
   }
 
   private heading(): void {

@@ -122,9 +122,9 @@ export class Session extends DebugClient {
   }
 
   async stopped(): Promise<DebugProtocol.StoppedEvent['body']> {
-    const { body } = await this.event('stopped');
+    const stopped = (await this.event('stopped')) as DebugProtocol.StoppedEvent;
     await this.settled();
-    return body as DebugProtocol.StoppedEvent['body'];
+    return stopped.body;
   }
 
   /** The stack, as one line a frame, in the transcript. */

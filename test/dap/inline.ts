@@ -36,7 +36,7 @@ export class InlineSession {
         clearTimeout(timer);
         resolve(r);
       });
-      this.session.handleMessage({ seq, type: 'request', ...message } as DebugProtocol.Request);
+      this.session.handleMessage({ seq, type: 'request', ...message });
     });
   }
 

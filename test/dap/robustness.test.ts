@@ -1,4 +1,5 @@
 /** What a session has to withstand: endless runs, other sessions, broken and hostile messages. */
+import type { DebugProtocol } from '@vscode/debugprotocol';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { connect } from 'node:net';
@@ -25,8 +26,8 @@ describe('an endless scenario', () => {
     const stopped = s.next('stopped');
     const asked = performance.now();
     await s.send('pause', { threadId: 1 });
-    const { body } = await stopped;
-    return { took: performance.now() - asked, reason: (body as { reason: string }).reason };
+    const { body } = (await stopped) as DebugProtocol.StoppedEvent;
+    return { took: performance.now() - asked, reason: body.reason };
   };
 
   it('pauses within 100 ms, again and again', async () => {
@@ -70,7 +71,7 @@ describe('an endless scenario', () => {
     await assert.rejects(s.send('next', { threadId: 1 }), /in progress/);
     const stopped = s.next('stopped');
     await s.send('setBreakpoints', { source: { path: scenario('endless') }, breakpoints: [{ line: 14 }] });
-    const { body } = await stopped;
+    const { body } = (await stopped) as DebugProtocol.StoppedEvent;
     assert.deepEqual([body.reason, body.threadId], ['breakpoint', 2]);
     const { threads } = await s.send<{ threads: { id: number; name: string }[] }>('threads');
     assert.deepEqual(threads, [

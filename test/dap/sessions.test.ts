@@ -338,9 +338,8 @@ describe('debug sessions', function () {
     await s.send('mmuscope/state');
     const { body } = (await s.send('mmuscope/roots')) as { body: { roots: { id: string }[] } };
     const root = body.roots[1].id;
-    const roles = (
-      (await s.quiet('mmuscope/roles', {})) as { mmus: { words: { name: string; word: { value: string } }[] }[] }
-    ).mmus;
+    type Roles = { mmus: { words: { name: string; word: { value: string } }[] }[] };
+    const { mmus: roles } = await s.quiet<Roles>('mmuscope/roles', {});
     assert.deepEqual(
       roles[0].words.map((w) => `${w.name} ${w.word.value}`),
       ['cpu_role 0x8100003704', 'root_role 0x3784'],

@@ -30,7 +30,7 @@ function field(name: string, value: bigint, layout: WordLayout | null, source: s
 
 export function controlFieldsNode(m: Machine, vcpu: KvmVcpu, last: LastExit): { name: string; root: TreeNode } {
   const exit = last.exit?.kind === 'kvm_exit' ? last.exit : null;
-  const fault = last.fault && 'gpa' in last.fault && 'code' in last.fault ? (last.fault as Fault) : null;
+  const fault = last.fault && 'gpa' in last.fault && 'code' in last.fault ? last.fault : null;
   const intel = m.config.vendor === 'intel';
   const name = intel ? 'VMCS' : 'VMCB';
   return {

@@ -94,7 +94,7 @@ function objectMember(name: string, value: object, lexicon: Lexicon): TreeNode {
     return list(name, `${value.size}`, entries.length, (i) => {
       const [key, member] = entries[i] as [unknown, unknown];
       return memberNode(
-        value instanceof Set || typeof key === 'object' ? `[${i}]` : `[${String(key)}]`,
+        value instanceof Set || (typeof key !== 'string' && typeof key !== 'number') ? `[${i}]` : `[${key}]`,
         member,
         lexicon,
       );
