@@ -147,7 +147,7 @@ export function keywords(): string[] {
 
 /** Tokens of one line as plain words: `vcpu`, `0`, `:`, `load`, … */
 export const lineWords = (line: string): string[] =>
-  line.replace(/(?<!expect[ \t]+(no[ \t]+)?)#.*$/, '').match(/#?[\w.-]+|[^\s\w]/g) ?? [];
+  line.replace(/(?<!expect[ \t]+(no[ \t]+)?)#.*$/, '').match(/->|\.\.|#?\w+(?:[.-]\w+)*|[^\s\w]/g) ?? [];
 
 function usage(line: string): { syntax: string; words: readonly string[] } | null {
   const list = lineWords(line);

@@ -62,7 +62,8 @@ export class MmuHoverProvider implements HoverProvider {
       const own = entry?.words.split(' ').includes(leaf.text) && (c.words.length < 3 || c.words[0] === 'expect');
       if (entry && own) return describeEntry(entry);
       const alone = entryFor([leaf.text]);
-      return CLAUSES[leaf.text] ?? (alone ? describeEntry(alone) : null);
+      // `mmio` of `is mmio` and the like are names where they stand.
+      return CLAUSES[leaf.text] ?? (alone ? describeEntry(alone) : this.name(text, leaf));
     }
     const value = valueOf(node);
     if (value) {

@@ -1,5 +1,6 @@
 /** Which table the names at a place come from: the one answer behind completion and hover. */
-import { KERNEL_ERAS, parseKernel } from '../../words/kernels';
+import { WordError } from '../../words/address';
+import { KERNEL_ERAS } from '../../words/kernels';
 import { cpuRoleLayout, pageRoleLayout } from '../../words/roles';
 import type { WordLayout } from '../../words/word';
 import {
@@ -60,25 +61,30 @@ export function settingValues(setting: string): Name[] {
   }
 }
 
-function roleFields(name: string, layout: WordLayout): Name[] {
-  return layout.fields.map((f) => ({
-    name: `${name}.${f.name.replace(/^(base|ext)\./, '')}`,
-    kind: 'state',
-    doc: f.meaning,
-  }));
+/** Fields of a role word of a kernel as `expect` names them; none where the kernel has no such word. */
+function roleFields(name: string, layout: () => WordLayout): Name[] {
+  try {
+    return layout().fields.map((f) => ({
+      name: `${name}.${f.name.replace(/^(base|ext)\./, '')}`,
+      kind: 'state',
+      doc: f.meaning,
+    }));
+  } catch (e) {
+    if (e instanceof WordError) return [];
+    throw e;
+  }
 }
 
 /** State that `expect` can name, role fields of a kernel included. */
 export function stateNames(kernel: string | null): Name[] {
-  const states = fromRecord(STATES, 'state');
-  const plain = [...registers().filter((r) => !REGISTERS.find((x) => x.name === r.name)?.table), ...states];
-  try {
-    const k = parseKernel(kernel ?? 'v6.1');
-    return [...plain, ...roleFields('root_role', pageRoleLayout(k)), ...roleFields('cpu_role', cpuRoleLayout(k))];
-  } catch {
-    // An unknown kernel, or one without these words.
-    return plain;
-  }
+  const plain = registers().filter((r) => !REGISTERS.find((x) => x.name === r.name)?.table);
+  const k = kernel ?? 'v6.1';
+  return [
+    ...plain,
+    ...fromRecord(STATES, 'state'),
+    ...roleFields('root_role', () => pageRoleLayout(k)),
+    ...roleFields('cpu_role', () => cpuRoleLayout(k)),
+  ];
 }
 
 const lastOf = (words: readonly string[], test: (w: string) => boolean): string | undefined =>
