@@ -8,7 +8,8 @@ import { is_smm } from '../kvm/kvm_host';
 import type { Machine } from '../kvm/machine';
 import type { NormEvent } from './reenact-events';
 import { PORT_ENDS, TABLES_END, TABLES_START } from './reenact-layout';
-import type { GuestStep, ProbeOutcome, ProbeSnapshot, ProbeStep, ProbeVcpu } from './reenact-state';
+import { slotGpa } from './reenact-scenario';
+import type { GuestStep, ProbeOutcome, ProbeRun, ProbeSnapshot, ProbeStep, ProbeVcpu } from './reenact-state';
 
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
 
@@ -32,7 +33,7 @@ function tableChange(gpa: bigint, before: bigint, after: bigint): NormEvent[] {
 }
 
 /** What the state file says that this step returned. */
-export function expectedOutcome(step: ProbeStep, vcpus: number): NormEvent[] {
+export function expectedOutcome(step: ProbeStep, run: ProbeRun): NormEvent[] {
   switch (step.kind) {
     case 'guest':
       return guestOutcome(step, step.outcome);
@@ -41,9 +42,9 @@ export function expectedOutcome(step: ProbeStep, vcpus: number): NormEvent[] {
     case 'memslot':
       return [item('ioctl', { errno: 0 })];
     case 'smm-paging':
-      return step.vcpus.slice(0, vcpus).map(vcpuItem);
+      return step.vcpus.map(vcpuItem);
     case 'get-dirty-log':
-      return step.dirty.map((page) => item('dirty', { page }));
+      return simulatedDirty(step.dirty.map((page) => Number(slotGpa(run, step.n, step.id) / 0x1000n) + page));
     case 'vmexit-seen-by-l1':
       return [item('exit-seen-by-l1', step.fields)];
     default:
@@ -184,5 +185,5 @@ export class OutcomeProbe {
 }
 
 export const simulatedIoctl = (errno: number): NormEvent => item('ioctl', { errno });
-export const simulatedDirty = (pages: readonly number[]): NormEvent[] => pages.map((page) => item('dirty', { page }));
+export const simulatedDirty = (gfns: readonly number[]): NormEvent[] => gfns.map((gfn) => item('dirty', { gfn }));
 export const simulatedExitWords = (fields: Record<string, bigint>): NormEvent => item('exit-seen-by-l1', fields);

@@ -106,15 +106,15 @@ export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: strin
       return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}`, refused };
     if (done.run && step?.kind === 'guest' && vcpu && outcomes) now.outcome.push(...outcomes.end(vcpu, step, done.run));
     if (done.ioctl && step?.kind === 'memslot') now.outcome.push(simulatedIoctl(-done.ioctl.errno));
-    if (step?.kind === 'get-dirty-log' && (statement.op.kind as string) === 'dirty-log')
-      now.outcome.push(...simulatedDirty(dirtyPages(done)));
+    if (statement.op.kind === 'dirty-log-get')
+      now.outcome.push(...simulatedDirty(interpreter.snapshot().last?.dirty ?? []));
     if (done.error !== null)
       return { steps: recorder.steps, stopped: `${where(step)} line ${statement.line}: ${done.error}`, refused };
   }
   closeStep();
   const end = recorder.enterStep(-1);
   end.outcome.push(...machine.vcpus.map(simulatedRegisters));
-  tearDown(machine);
+  machine.destroy();
   machine.observer = null;
   return { steps: recorder.steps, stopped: null, refused };
 }
@@ -143,12 +143,6 @@ function parseLeniently(text: string, name: string): { program: ScenarioProgram 
   }
 }
 
-/** What a dirty_log statement reported, as page numbers of the slot. */
-function dirtyPages(done: StepOutcome): number[] {
-  const pages = (done as { dirty?: readonly number[] }).dirty;
-  return pages ? [...pages] : [];
-}
-
 /** Words that L1 finds after an exit of L2, read from memory. */
 function exitWords(
   run: ProbeRun,
@@ -162,11 +156,6 @@ function exitWords(
     fields[name] = bytes ? new DataView(bytes.buffer).getBigUint64(0, true) : 0n;
   }
   return simulatedExitWords(fields);
-}
-
-/** The VM goes away: the kernel frees its shadow pages. */
-function tearDown(machine: Interpreter['machine']): void {
-  (machine as { destroy?: () => void }).destroy?.();
 }
 
 /** Compares a run with its scenario's simulation. */
@@ -204,5 +193,5 @@ export function compareRun(
 
 function expectedOf(run: ProbeRun, k: KernelStep, step: ProbeStep | null): NormEvent[] {
   if (k.step === -1) return registersOf(run.final);
-  return step ? expectedOutcome(step, run.initial.vcpus.length) : [];
+  return step ? expectedOutcome(step, run) : [];
 }

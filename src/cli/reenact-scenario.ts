@@ -384,14 +384,14 @@ function writeStep(w: Writer, run: ProbeRun, step: ProbeStep, state: Replay): vo
     case 'get-dirty-log': {
       w.begin(step.n, `KVM_GET_DIRTY_LOG of slot ${step.id}`);
       w.line(`dirty_log get id ${step.id}`);
-      const base = state_slot(run, step.n, step.id);
+      const base = slotGpa(run, step.n, step.id);
       const gfns = step.dirty.map((page) => hex((base >> 12n) + BigInt(page)));
       w.line(gfns.length ? `expect dirty ${gfns.join(' ')}` : 'expect no dirty');
       return;
     }
     case 'clear-dirty-log': {
       w.begin(step.n, `KVM_CLEAR_DIRTY_LOG of slot ${step.id}`);
-      const base = state_slot(run, step.n, step.id);
+      const base = slotGpa(run, step.n, step.id);
       const gpa = base + BigInt(step.first) * 0x1000n;
       w.line(`dirty_log clear id ${step.id} gpa ${hex(gpa)} size ${hex(BigInt(step.pages) * 0x1000n)}`);
       return;
@@ -412,7 +412,7 @@ function writeStep(w: Writer, run: ProbeRun, step: ProbeStep, state: Replay): vo
 }
 
 /** Guest address of a slot of address space 0 just before step `n`. */
-function state_slot(run: ProbeRun, n: number, id: number): bigint {
+export function slotGpa(run: ProbeRun, n: number, id: number): bigint {
   let slots = run.initial.memslots;
   for (const s of run.steps) if (s.kind === 'memslot' && s.n < n) slots = s.memslots;
   return slots.find((s) => s.as_id === 0 && s.id === id)?.gpa ?? 0n;
