@@ -6,7 +6,9 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { compareDump } from './vectors-dump';
-import { runVector, type Vector, type VectorOutcome } from './vectors-run';
+import type { VectorOutcome } from './vectors-compare';
+import { parseVector, vectorName, type Vector } from './vectors-format';
+import { runVector } from './vectors-run';
 
 /** Differences shown per file. */
 const SHOWN = 5;
@@ -22,7 +24,7 @@ export interface FileOutcome {
   shown: { id: string; outcome: VectorOutcome }[];
 }
 
-/** The lines of a vector file, unpacked if its first bytes are gzip's. @throws Error that names the file. */
+/** The lines of a vector file, unpacked if its first bytes are gzip's. @throws Error that names the file and the line */
 export function readVectors(file: string): Vector[] {
   let bytes: Buffer;
   try {
@@ -31,17 +33,16 @@ export function readVectors(file: string): Vector[] {
     throw new Error(`cannot read ${file}: ${(e as Error).message}`, { cause: e });
   }
   const text = bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes).toString('utf8') : bytes.toString('utf8');
-  return text
-    .split('\n')
-    .map((line, i) => ({ line, number: i + 1 }))
-    .filter(({ line }) => line.trim() !== '')
-    .map(({ line, number }) => {
-      try {
-        return JSON.parse(line) as Vector;
-      } catch (e) {
-        throw new Error(`${file} line ${number} is not JSON: one object per line is expected`, { cause: e });
-      }
-    });
+  const vectors: Vector[] = [];
+  text.split('\n').forEach((line, i) => {
+    if (line.trim() === '') return;
+    try {
+      vectors.push(parseVector(line));
+    } catch (e) {
+      throw new Error(`${file} line ${i + 1} ${(e as Error).message}`, { cause: e });
+    }
+  });
+  return vectors;
 }
 
 /** Runs all lines of a file. */
@@ -53,7 +54,7 @@ export function runFile(file: string): FileOutcome {
     if (outcome.status === 'passed') out.passed++;
     if (outcome.status === 'failed') {
       out.failed++;
-      if (out.shown.length < SHOWN) out.shown.push({ id: v.id ?? `line ${i + 1}`, outcome });
+      if (out.shown.length < SHOWN) out.shown.push({ id: vectorName(v, i + 1), outcome });
     }
   });
   return out;

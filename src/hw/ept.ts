@@ -216,7 +216,7 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
     const kind = classes[(level << 9) | (lo & 0xff) | ((lo >>> 2) & 0x100)];
     if (kind === LEAF) break;
     if (kind === NOT_PRESENT) return violation(x, e, gLo, gHi, access, purpose, and & lo, hi, level, RULE_PRESENT);
-    if (kind === MISCONFIGURED || (hi & reservedHi) !== 0) return misconfiguration(x, e, gLo, gHi, purpose, level, lo, hi);
+    if (kind === MISCONFIGURED || (hi & reservedHi) !== 0) return misconfiguration(x, e, gLo, gHi, purpose, level, lo);
     and &= lo;
     if ((lo & EPT_A) === 0) {
       pending[PENDING + noted] = hostLo;
@@ -227,7 +227,7 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
     tableHi = hi & 0x000f_ffff;
     level--;
   }
-  if (((lo & LARGE_RESERVED[level]) | (hi & reservedHi)) !== 0) return misconfiguration(x, e, gLo, gHi, purpose, level, lo, hi);
+  if (((lo & LARGE_RESERVED[level]) | (hi & reservedHi)) !== 0) return misconfiguration(x, e, gLo, gHi, purpose, level, lo);
 
   const type = access & ACC_TYPE;
   const rights = and & lo;
@@ -260,6 +260,7 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
     if (!pagingWrite) x.unverified = true;
     if (!allowed && e.pagingWrite && need !== EPT_R && (rights & EPT_R) !== 0) {
       allowed = pagingWrite;
+      rule = RULE_PAGING_WRITE;
       if (recorder !== null) recorder.decided(RULE_PAGING_WRITE, allowed, 'EPT paging-write control');
     }
   } else if (e.verifyPaging && purpose === S2_FINAL && allowed && (hi & EPT_VERIFY_HI) !== 0) {
@@ -350,7 +351,8 @@ export function eptAllowsTableWrite(x: WalkContext, e: EptState, gLo: number, gH
     else x.recorder.decided(RULE_AD_UPDATE, false, 'EPTP[6]=0');
   }
   if (pagingWrite) return OK;
-  return violation(x, e, gLo, gHi, ACC_WRITE, S2_TABLE, and, hi, level, RULE_AD_UPDATE);
+  const rule = e.pagingWrite ? RULE_PAGING_WRITE : RULE_AD_UPDATE;
+  return violation(x, e, gLo, gHi, ACC_WRITE, S2_TABLE, and, hi, level, rule);
 }
 
 /** Sets up the results of an EPT violation; VE if it becomes a virtualization exception. */
@@ -389,7 +391,7 @@ function violation(x: WalkContext, e: EptState, gLo: number, gHi: number, access
   return converts ? VE : EPT_VIOLATION;
 } // prettier-ignore
 
-function misconfiguration(x: WalkContext, e: EptState, gLo: number, gHi: number, purpose: number, level: number, lo: number, hi: number): number {
+function misconfiguration(x: WalkContext, e: EptState, gLo: number, gHi: number, purpose: number, level: number, lo: number): number {
   const { r } = x;
   const bits = (lo & 0xff) | ((lo >>> 2) & 0x100);
   const broken = e.tables.rules.find((rule) => rule.applies(level, bits) && !rule.holds(level, bits));

@@ -12,7 +12,8 @@ export const QUIRKS = {
     'QEMU TCG: the accessed flag of a guest or NPT entry is set as soon as the entry was checked, also if a lower level then faults.',
   'tcg-pae-pdpte-reload':
     'QEMU TCG: PAE paging reads the PDPTE from memory at each walk and sets bit 5 of it, instead of using the four loaded PDPTEs.',
-  'tcg-1g-a-on-refused': 'QEMU TCG: the accessed flag of a 1 GiB page is set even if the access is then refused.',
+  'tcg-1g-a-on-refused':
+    'QEMU TCG: the accessed flag of a 1 GiB page is set even if the access is then refused, or if an address bit below its size is set.',
   'tcg-no-amd-bit8': 'QEMU TCG: bit 8 of a PML4E or PML5E is not reserved on an AMD processor.',
   'bochs-ept-ad-without-ad':
     'Bochs: setting an accessed or dirty flag in a guest entry is not checked against EPT write permission when EPT A/D flags are off.',

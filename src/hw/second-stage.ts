@@ -56,6 +56,7 @@ function walkSecondStage(x: WalkContext, s: SecondStage, lo: number, hi: number,
     const asked = (table ? ACC_WRITE : access & ACC_TYPE) | ACC_USER;
     const outside = npt.tables.top <= 3 ? hi !== 0 : npt.tables.top === 4 && hi >>> 16 !== 0;
     if (outside) {
+      if (x.recorder !== null) x.recorder.decided(RULE_GPA_WIDTH, false, `${npt.tables.mode.name} host`);
       r[R_ERROR] = ((asked & ACC_TYPE) === ACC_WRITE ? 2 : 0) | 4;
       r[R_RULE] = RULE_GPA_WIDTH;
       r[R_FAULT_LEVEL] = npt.tables.top;

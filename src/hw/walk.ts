@@ -155,8 +155,9 @@ export function walkTables(x: WalkContext, g: PagingState, vLo: number, vHi: num
 
   // `lo`, `hi` is the entry that maps the page.
   const at = level * LV_STRIDE;
-  const early = level === 3 && g.accessed1gEarly && (lo & PTE_A) === 0 && !x.dry;
-  if (early) setFlags(x, hostLo, hostHi, PTE_A);
+  // QEMU looks at the high reserved bits first, sets A, and then at the low ones.
+  const early = g.accessed1gEarly && level === 3 && (lo & PTE_A) === 0 && (hi & levels[at + LV_LEAF_HI]) === 0;
+  if (early && !x.dry) setFlags(x, hostLo, hostHi, PTE_A);
   if (((lo & levels[at + LV_LEAF_LO]) | (hi & levels[at + LV_LEAF_HI])) !== 0) {
     return entryFault(x, g, access, level, PFEC_RSVD, reservedRule(t, level, lo, hi));
   }
