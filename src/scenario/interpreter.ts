@@ -20,6 +20,8 @@ import {
 } from '../hw/insn';
 import { RFLAGS } from '../hw/regs';
 import { is_smm, type KvmVcpu } from '../kvm/kvm_host';
+import type { KvmEvent } from '../kvm/events';
+import type { KvmEvent } from '../kvm/events';
 import { Machine, type IoctlResult, type RunResult } from '../kvm/machine';
 import { evaluateClaim, type ExpectResult, type LastAction } from './expectations';
 import { mapPages, unmapPages, type TablePages } from './guest-tables';
@@ -40,7 +42,22 @@ export interface StepOutcome {
   readonly ioctl: IoctlResult | null;
   /** why user space cannot go on: the scenario ends here; null as a rule */
   readonly error: string | null;
+  /** false: the guest's code is not done, the next step goes on with the same statement */
+  readonly complete: boolean;
 }
+
+/** The part of a `run` that is done. */
+interface Going {
+  readonly instructions: number;
+  readonly exits: RunResult['exits'];
+  readonly events: readonly KvmEvent[];
+  readonly lookups: number;
+}
+
+/** Instructions that a `run` may take where its statement sets no limit: Machine.run's own default. */
+const RUN_LIMIT = 100_000;
+/** Instructions after which debugger and command line interrupt the guest's code, as a timer of the host would. */
+export const RUN_SLICE = 2_000;
 
 /** A `repeat` being run. */
 interface Loop {
@@ -59,9 +76,11 @@ export interface InterpreterState {
   readonly tables: TablePages | null;
   /** statements done */
   readonly steps: number;
+  /** the `run` statement at `pc` has begun; null as a rule */
+  readonly going: Going | null;
 }
 
-const START: InterpreterState = { pc: 0, loops: [], last: null, tables: null, steps: 0 };
+const START: InterpreterState = { pc: 0, loops: [], last: null, tables: null, steps: 0, going: null };
 
 export class Interpreter {
   readonly program: ScenarioProgram;
@@ -109,13 +128,14 @@ export class Interpreter {
   /**
    * Executes exactly one statement. What the guest suffers is in the outcome, not an exception. A StopSignal of the observer passes
    * through; state is then that before the statement, and the machine is somewhere inside it.
+   * @param slice instructions of a `run` after which to come back, with {@link StepOutcome.complete} false; default: none
    * @throws Error when the program is over
    */
-  step(): StepOutcome {
+  step(slice = Infinity): StepOutcome {
     const statement = this.program.statements[this.state.pc];
     if (!statement) throw new Error('the scenario is over: there is no statement left to step');
     const { op } = statement;
-    const outcome = { statement, expect: null, run: null, ioctl: null, error: null };
+    const outcome = { statement, expect: null, run: null, ioctl: null, error: null, complete: true };
     switch (op.kind) {
       case 'machine':
       case 'let':
@@ -133,12 +153,12 @@ export class Interpreter {
         return { ...outcome, expect: { line: statement.line, text: statement.text, ...verdict } };
       }
       default:
-        return this.act(statement, op);
+        return this.act(statement, op, slice);
     }
   }
 
   /** Executes a statement that does something, with its events collected if an `expect` will ask for them. */
-  private act(statement: Statement, op: Op): StepOutcome {
+  private act(statement: Statement, op: Op, slice: number): StepOutcome {
     const { machine } = this;
     const collector = statement.collectsEvents ? new EventCollector() : null;
     const outer = machine.observer;
@@ -146,24 +166,38 @@ export class Interpreter {
     let done: ActionResult;
     if (collector) machine.observer = composeObservers(collector, outer);
     try {
-      done = this.execute(statement, op);
+      done = this.execute(statement, op, slice);
     } finally {
       if (collector) machine.observer = outer;
+    }
+    const { going } = this.state;
+    const events = collector && going ? [...going.events, ...collector.events] : (collector?.events ?? null);
+    const searched = (going?.lookups ?? 0) + machine.kvm.memslot_lookups - lookups;
+    if (done.going) {
+      this.state = { ...this.state, going: { ...done.going, events: events ?? [], lookups: searched } };
+      return { statement, expect: null, run: null, ioctl: null, error: null, complete: false };
     }
     const last: LastAction = {
       run: done.run ?? null,
       ioctl: done.ioctl ?? null,
       dirty: done.dirty ?? null,
-      events: collector?.events ?? null,
-      lookups: machine.kvm.memslot_lookups - lookups,
+      events,
+      lookups: searched,
     };
     let error = done.error ?? null;
     if (last.ioctl && last.ioctl.errno !== 0 && !this.expects(statement, 'errno')) error = last.ioctl.text;
     if (last.run?.end === 'error' && !this.expects(statement, 'end')) error = last.run.text || 'KVM_RUN failed';
     if (error === null) this.advance(last, done.tables);
     else
-      this.state = { ...this.state, pc: this.program.statements.length, loops: [], last, steps: this.state.steps + 1 };
-    return { statement, expect: null, run: last.run, ioctl: last.ioctl, error };
+      this.state = {
+        ...this.state,
+        pc: this.program.statements.length,
+        loops: [],
+        last,
+        steps: this.state.steps + 1,
+        going: null,
+      };
+    return { statement, expect: null, run: last.run, ioctl: last.ioctl, error, complete: true };
   }
 
   /** Whether one of the `expect`s right after a statement is of this kind. */
@@ -182,7 +216,7 @@ export class Interpreter {
     return { ioctl: ioctl ?? null, error: error ?? null };
   }
 
-  private execute(statement: Statement, op: Op): ActionResult {
+  private execute(statement: Statement, op: Op, slice = Infinity): ActionResult {
     const { machine } = this;
     switch (op.kind) {
       case 'backing':
@@ -230,7 +264,7 @@ export class Interpreter {
       case 'insn':
       case 'run': {
         const vcpu = machine.vcpus[statement.vcpu];
-        return vcpu ? this.onVcpu(vcpu, op) : { error: `vCPU ${statement.vcpu} does not exist` };
+        return vcpu ? this.onVcpu(vcpu, op, slice) : { error: `vCPU ${statement.vcpu} does not exist` };
       }
       default:
         return {};
@@ -240,6 +274,7 @@ export class Interpreter {
   private onVcpu(
     vcpu: KvmVcpu,
     op: Extract<Op, { kind: 'setregs' | 'map' | 'unmap' | 'smi' | 'insn' | 'run' }>,
+    slice: number,
   ): ActionResult {
     const { machine } = this;
     switch (op.kind) {
@@ -258,14 +293,30 @@ export class Interpreter {
         return {};
       case 'insn':
         return { run: this.runInsn(vcpu, toInsn(op.insn), op.modifiers) };
-      case 'run': {
-        const set = registerSet(op.registers, vcpu.regs, false);
-        if (op.rip !== null) set.rip = op.rip;
-        machine.setRegs(vcpu, set);
-        vcpu.regs.ripKnown = true;
-        return { run: machine.run(vcpu, 'code', op.limit === null ? {} : { instructions: op.limit }) };
-      }
+      case 'run':
+        return this.runCode(vcpu, op, slice);
     }
+  }
+
+  /** The guest's own code, as far as a slice reaches. */
+  private runCode(vcpu: KvmVcpu, op: Extract<Op, { kind: 'run' }>, slice: number): ActionResult {
+    const { machine } = this;
+    const { going } = this.state;
+    if (!going) {
+      const set = registerSet(op.registers, vcpu.regs, false);
+      if (op.rip !== null) set.rip = op.rip;
+      machine.setRegs(vcpu, set);
+      vcpu.regs.ripKnown = true;
+    }
+    const done = going?.instructions ?? 0;
+    const left = (op.limit ?? RUN_LIMIT) - done;
+    const instructions = Math.min(left, slice);
+    const run = machine.run(vcpu, 'code', { instructions });
+    const exits = [...(going?.exits ?? []), ...run.exits];
+    if (run.end !== 'limit') return { run: { ...run, exits } };
+    const total = done + instructions;
+    if (instructions < left) return { going: { instructions: total, exits } };
+    return { run: { ...run, exits, text: `the code ran for ${total} instructions without an exit to user space` } };
   }
 
   /** One instruction, with privilege, AC and RIP as its statement asks; they are put back unless the guest changed them meanwhile. */
@@ -368,7 +419,7 @@ export class Interpreter {
       }
       loops.pop();
     }
-    this.state = { ...this.state, pc, loops, steps: this.state.steps + 1 };
+    this.state = { ...this.state, pc, loops, steps: this.state.steps + 1, going: null };
   }
 }
 
@@ -378,6 +429,8 @@ interface ActionResult {
   readonly ioctl?: IoctlResult;
   readonly dirty?: readonly number[];
   readonly tables?: TablePages;
+  /** a `run` that is not done yet */
+  readonly going?: Pick<Going, 'instructions' | 'exits'>;
   readonly error?: string | null;
 }
 
