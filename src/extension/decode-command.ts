@@ -78,7 +78,7 @@ export async function decodeValue(
           ...always,
           label: explanation.summary,
           description: explanation.title,
-          ...(i === 0 && explanation.notes.length > 0 ? { detail: explanation.notes.join(' ') } : {}),
+          ...(i === 0 ? detailOf(explanation) : {}),
           buttons: [COPY, ...(role(explanation) === undefined ? [] : [ROLES])],
           explanation,
           value,
@@ -167,6 +167,12 @@ export async function decodeValue(
         : `${given.as} ${given.value}`;
   input.items = items(input.value);
   input.show();
+}
+
+/** What a reader of the list has to know at once; where a fact was not verified is told with the fields. */
+function detailOf({ notes }: Explanation): { detail?: string } {
+  const text = notes.filter((note) => !note.includes('not verified')).join(' ');
+  return text === '' ? {} : { detail: text };
 }
 
 /** Before there is a value: the words that can be asked for. */

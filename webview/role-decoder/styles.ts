@@ -8,7 +8,7 @@ export const styles = css`
     /* the ruler: names in front, a gap after every four bits, and squares as wide as there is room for */
     --name: 78px;
     --gap: 5px;
-    --square: clamp(11px, (100cqw - 34px - var(--name) - 8 * var(--gap)) / 32, 20px);
+    --square: clamp(9px, (100cqw - 34px - var(--name) - 8 * var(--gap)) / 32, 20px);
   }
   main {
     flex: 1;
@@ -95,10 +95,13 @@ export const styles = css`
     font-size: 11.5px;
     color: var(--muted);
   }
+  .names {
+    display: flex;
+    align-items: flex-end;
+  }
   .names .half {
-    position: absolute;
+    position: sticky;
     left: 0;
-    bottom: 0;
     color: var(--vscode-foreground);
     font-weight: 600;
   }
@@ -169,6 +172,11 @@ export const styles = css`
     background: var(--vscode-button-background);
     color: var(--vscode-button-foreground);
     font-weight: 700;
+  }
+  /* themes of high contrast have no button colour */
+  :host-context(.vscode-high-contrast) .bit.one {
+    background: var(--vscode-foreground);
+    color: var(--vscode-editor-background);
   }
   .bit.reserved {
     opacity: 0.45;
@@ -388,8 +396,8 @@ export const styles = css`
   }
   .chip.one {
     color: var(--vscode-foreground);
-    border-color: var(--vscode-button-background);
-    box-shadow: inset 0 0 0 1px var(--vscode-button-background);
+    border-color: var(--vscode-contrastBorder, var(--vscode-button-background));
+    box-shadow: inset 0 0 0 1px var(--vscode-contrastBorder, var(--vscode-button-background));
   }
   .chip.unknown {
     border-style: dashed;

@@ -47,9 +47,9 @@ describe('the rows of the Tables view', () => {
   it('tells a stale cached MMIO spte from a live one, and both from pages', () => {
     assert.deepEqual(ROWS.map(kindOf), ['leaf', 'none', 'stale', 'table', 'software']);
     assert.equal(kindOf(row(0, { raw: '0x1', marks: ['mmio'], mmio })), 'mmio');
-    assert.equal(mmioText(mmio), 'gfn 0xa0 WU, generation 6 (now 8)');
-    assert.equal(mmioText({ ...mmio, currentGeneration: '0x6' }), 'gfn 0xa0 WU, generation 6');
-    assert.equal(mmioText({ ...mmio, generation: null }), 'gfn 0xa0 WU');
+    assert.equal(mmioText(mmio), 'gfn 0xa0, access WU, generation 6 (now 8)');
+    assert.equal(mmioText({ ...mmio, currentGeneration: '0x6' }), 'gfn 0xa0, access WU, generation 6');
+    assert.equal(mmioText({ ...mmio, generation: null }), 'gfn 0xa0, access WU');
   });
 
   it('filters by kind', () => {

@@ -130,7 +130,7 @@ export function mmioText(mmio: NonNullable<TableRow['mmio']>): string {
     BigInt(mmio.generation) !== BigInt(mmio.currentGeneration)
       ? ` (now ${BigInt(mmio.currentGeneration)})`
       : '';
-  return `gfn ${mmio.gfn}${mmio.access === '' ? '' : ` ${mmio.access}`}${generation}${stale}`;
+  return `gfn ${mmio.gfn}${mmio.access === '' ? '' : `, access ${mmio.access}`}${generation}${stale}`;
 }
 
 /** The counts of a page that are worth a headline, as the view words them. */

@@ -148,12 +148,21 @@ export const styles = css`
   }
   .row {
     display: grid;
-    grid-template-columns: 4px 40px 124px 168px 128px 1fr 26px;
+    /* ch is of the editor's font: entries are written in it */
+    grid-template-columns: 4px 4ch 15ch 18.5ch 128px 1fr 26px;
+    font-family: var(--mono);
+    font-size: var(--mono-size);
     column-gap: 10px;
     align-items: center;
     height: ${unsafeCSS(`${ROW_HEIGHT}px`)};
     padding-right: 8px;
     white-space: nowrap;
+  }
+  .row .kind,
+  .row .meaning,
+  .headings > span {
+    font-family: var(--vscode-font-family);
+    font-size: var(--vscode-font-size, 13px);
   }
   .row > span {
     overflow: hidden;
@@ -295,7 +304,7 @@ export const styles = css`
   }
   @container (max-width: 720px) {
     .row {
-      grid-template-columns: 4px 28px 114px 150px 18px 1fr 20px;
+      grid-template-columns: 4px 4ch 15ch 18.5ch 18px 1fr 20px;
       column-gap: 6px;
     }
     .headings span:nth-child(5),
@@ -313,6 +322,14 @@ export const styles = css`
     .row.stale .meaning::before {
       content: 'stale MMIO ';
       color: var(--wrong);
+    }
+  }
+  @container (max-width: 560px) {
+    .row {
+      grid-template-columns: 4px 4ch 18.5ch 18px 1fr 20px;
+    }
+    .row > span:nth-child(3) {
+      display: none;
     }
   }
 `;

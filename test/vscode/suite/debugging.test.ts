@@ -4,12 +4,12 @@ import * as vscode from 'vscode';
 import { harness } from '../harness-client';
 import { THEMES } from '../protocol';
 import type { StateBody } from '../../../src/adapter/protocol';
-import { activated, endSessions, lineOf, openExample, request, Stops, until } from './helpers';
+import { activated, endSessions, hoverAt, lineOf, openExample, request, Stops, until } from './helpers';
 
 /** Checkbox of an exception filter in the Breakpoints view. */
 const filterBox = (label: string) => `.debug-breakpoints .monaco-list-row:has-text("${label}") [role=checkbox]`;
 
-/** Light, high contrast and dark, each in a picture. */
+/** Light, high contrast and dark, each in a picture: beside the code, and alone in the window. */
 async function pictures(name: string): Promise<void> {
   if (!harness) return;
   const workbench = vscode.workspace.getConfiguration('workbench');
@@ -17,7 +17,13 @@ async function pictures(name: string): Promise<void> {
     await workbench.update('colorTheme', THEMES[theme], vscode.ConfigurationTarget.Global);
     // Until the new colours have reached the frames of the views.
     await new Promise((done) => setTimeout(done, 800));
-    await harness.screenshot(`${name}-${theme === 'highContrast' ? 'high-contrast' : theme}`);
+    const suffix = theme === 'highContrast' ? 'high-contrast' : theme;
+    await harness.screenshot(`${name}-beside-${suffix}`);
+    await vscode.commands.executeCommand('workbench.action.maximizeEditorHideSidebar');
+    await new Promise((done) => setTimeout(done, 400));
+    await harness.screenshot(`${name}-${suffix}`);
+    await vscode.commands.executeCommand('workbench.action.evenEditorWidths');
+    await vscode.commands.executeCommand('workbench.view.debug');
   }
   await workbench.update('colorTheme', undefined, vscode.ConfigurationTarget.Global);
 }
@@ -88,13 +94,10 @@ describe('debugging a scenario', () => {
   });
 
   it('decodes on hover with the session’s kernel', async () => {
-    const document = await vscode.workspace.openTextDocument({ content: 'spte 0x600000003088b77\n' });
-    const hovers = await vscode.commands.executeCommand<vscode.Hover[]>(
-      'vscode.executeHoverProvider',
-      document.uri,
-      new vscode.Position(0, 8),
-    );
-    const text = hovers.flatMap((h) => h.contents.map((c) => (typeof c === 'string' ? c : c.value))).join('\n');
+    const file = vscode.Uri.joinPath(vscode.workspace.workspaceFolders?.[0]?.uri ?? vscode.Uri.file('/'), 'notes.txt');
+    await vscode.workspace.fs.writeFile(file, new TextEncoder().encode('spte 0x600000003088b77\n'));
+    const document = await vscode.workspace.openTextDocument(file);
+    const text = await hoverAt(document, new vscode.Position(0, 8));
     assert.match(text, /v6\.1\.176, intel · session smm\.mmu/);
     assert.match(text, /spte, EPT/);
   });

@@ -86,3 +86,13 @@ export async function endSessions(): Promise<void> {
   await vscode.debug.stopDebugging();
   await until('the end of the session', () => vscode.debug.activeDebugSession === undefined || undefined);
 }
+
+/** The text of all hovers at a place. */
+export async function hoverAt(document: vscode.TextDocument, position: vscode.Position): Promise<string> {
+  const hovers = await vscode.commands.executeCommand<vscode.Hover[]>(
+    'vscode.executeHoverProvider',
+    document.uri,
+    position,
+  );
+  return hovers.flatMap((h) => h.contents.map((c) => (c as vscode.MarkdownString).value)).join('\n');
+}

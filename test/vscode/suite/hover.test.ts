@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import * as vscode from 'vscode';
-import { activated } from './helpers';
+import { activated, hoverAt } from './helpers';
 
 /** What a real v6.1.176 on VMX printed (fixtures kvm-traces, intel-ept1-tdp1-smm). */
 const INTEL = `        kvmprobe-420     [000] d..1.     1.663446: kvm_exit: vcpu 0 reason EPT_VIOLATION rip 0x1000 info1 0x0000000000000083 info2 0x0000000000000000 intr_info 0x00000000 error_code 0x00000000
@@ -23,12 +23,7 @@ async function hoverOver(document: vscode.TextDocument, pattern: RegExp): Promis
   const m = pattern.exec(document.getText());
   assert.ok(m, String(pattern));
   const offset = m.index + m[0].lastIndexOf(m[1]) + 1;
-  const hovers = await vscode.commands.executeCommand<vscode.Hover[]>(
-    'vscode.executeHoverProvider',
-    document.uri,
-    document.positionAt(offset),
-  );
-  return hovers.flatMap((h) => h.contents.map((c) => (typeof c === 'string' ? c : c.value))).join('\n');
+  return hoverAt(document, document.positionAt(offset));
 }
 
 describe('hovers', () => {
