@@ -21,7 +21,6 @@ import {
 import { RFLAGS } from '../hw/regs';
 import { is_smm, type KvmVcpu } from '../kvm/kvm_host';
 import type { KvmEvent } from '../kvm/events';
-import type { KvmEvent } from '../kvm/events';
 import { Machine, type IoctlResult, type RunResult } from '../kvm/machine';
 import { evaluateClaim, type ExpectResult, type LastAction } from './expectations';
 import { mapPages, unmapPages, type TablePages } from './guest-tables';
