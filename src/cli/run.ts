@@ -1,7 +1,7 @@
 /** `mmuscope run`: a scenario from its first to its last statement, one line per event and per expectation. */
 import type { KvmEvent } from '../kvm/events';
 import type { Observer } from '../kvm/observer';
-import { Interpreter, type StepOutcome } from '../scenario/interpreter';
+import { Interpreter, RUN_SLICE, type StepOutcome } from '../scenario/interpreter';
 import type { ScenarioProgram, Statement } from '../scenario/program';
 import { EVENTS, eventFields, eventInfo, eventText, type EventCategory } from '../targets/event-info';
 import { Lexicon } from '../targets/lexicon';
@@ -83,7 +83,9 @@ export function runScenario(program: ScenarioProgram, options: RunOptions, outpu
     if (!statement) break;
     counts.statements++;
     printer.statement(statement);
-    const outcome = interpreter.step();
+    // Interrupted as the debugger interrupts it, so that events have the same numbers there.
+    let outcome = interpreter.step(RUN_SLICE);
+    while (!outcome.complete) outcome = interpreter.step(RUN_SLICE);
     if (outcome.expect?.ok) counts.met++;
     else if (outcome.expect) counts.failed++;
     if (outcome.error !== null) counts.errors++;

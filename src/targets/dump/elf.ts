@@ -51,6 +51,8 @@ export class ElfCore {
     readonly cpus: readonly DumpCpu[],
     /** 64 for a dump of a machine that was in long mode. */
     readonly bits: 32 | 64,
+    /** The bytes of all note segments. */
+    readonly notes: Uint8Array,
   ) {}
 
   /** Reads the headers of a dump. @throws DumpError if it is none, with what it is instead where that can be told */
@@ -68,14 +70,14 @@ export class ElfCore {
       throw new DumpError(`${name} is a core dump of another processor (ELF machine ${machine}, x86 is 3 or 62)`);
     }
     const segments: DumpSegment[] = [];
-    const cpus: DumpCpu[] = [];
+    let notes: Uint8Array = new Uint8Array(0);
     for (const p of programHeaders(source, head, bits, name)) {
       if (p.type === PT_LOAD && p.fileLength + p.length > 0) segments.push(p);
-      if (p.type === PT_NOTE) cpus.push(...cpuNotes(source.read(p.offset, p.fileLength)));
+      if (p.type === PT_NOTE) notes = joined(notes, source.read(p.offset, p.fileLength));
     }
     if (segments.length === 0) throw new DumpError(`${name} has no memory in it (no PT_LOAD segment)`);
     segments.sort((a, b) => a.address - b.address);
-    return new ElfCore(source, segments, cpus, bits);
+    return new ElfCore(source, segments, cpuNotes(notes), bits, notes);
   }
 
   /** The segment that holds a physical address, undefined if none does. */
@@ -125,6 +127,13 @@ export class ElfCore {
   close(): void {
     this.source.close();
   }
+}
+
+function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const out = new Uint8Array(a.length + b.length);
+  out.set(a);
+  out.set(b, a.length);
+  return out;
 }
 
 function view(bytes: Uint8Array): DataView {

@@ -105,7 +105,7 @@ describe('stepping', () => {
     assert.equal(await s.go({ kind: 'event', index: 12 }), 'goto@12/outer+read');
     assert.equal(s.stop.event, 12);
     assert.equal(await s.go({ kind: 'event', index: 3 }), 'goto@3/outer+read');
-    assert.equal(await s.go({ kind: 'tick', tick: 0 }), 'goto@0/');
+    assert.equal(await s.go({ kind: 'tick', tick: 0 }), 'entry@0/');
     assert.equal(await s.go({ kind: 'event', index: 5000 }), 'end@100/');
   });
 });

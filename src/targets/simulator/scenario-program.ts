@@ -1,7 +1,7 @@
 /** The scenario interpreter as a program of the time line. */
 import { Machine, type MachineState } from '../../kvm/machine';
 import type { Observer } from '../../kvm/observer';
-import { Interpreter, type InterpreterState } from '../../scenario/interpreter';
+import { Interpreter, type InterpreterState, RUN_SLICE } from '../../scenario/interpreter';
 import type { ScenarioProgram } from '../../scenario/program';
 import type { Failure, Program, Statement } from './program';
 
@@ -36,8 +36,9 @@ export class ScenarioRun implements Program {
     this.machine.observer = observer;
   }
 
-  step(): readonly Failure[] {
-    const { expect, error, statement } = this.interpreter.step();
+  step(): readonly Failure[] | null {
+    const { expect, error, statement, complete } = this.interpreter.step(RUN_SLICE);
+    if (!complete) return null;
     const failures: Failure[] = [];
     if (expect && !expect.ok)
       failures.push({ line: expect.line, text: `${oneLine(expect.text)}: found ${expect.actual}` });
