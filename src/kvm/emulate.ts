@@ -13,7 +13,7 @@ import type { KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_pte_write } from './mmu/pte_write';
 import { vcpu_match_mmio_gpa, vcpu_match_mmio_gva } from './mmu/mmio';
-import { kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';
+import { kvm_mmu_unprotect_gfn_and_retry, kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';
 import {
   cplAccess,
   gva_to_gpa,
@@ -495,9 +495,11 @@ export function x86_emulate_instruction(
   }
 }
 
-/** retry_instruction(): not an instruction that edits page tables, so dropping the protection and running it again is better. */
+/** retry_instruction(); since v6.12 part of x86_emulate_instruction(): not an instruction that edits page tables, so dropping the protection and running it again is better. */
 function retry_instruction(vcpu: KvmVcpu, insn: Insn, cr2_or_gpa: bigint, type: EmulType | null): boolean {
   const m = vcpu.kvm.machine;
+  if (m.caps.retryOnlyUnprotected)
+    return type?.allowRetryPf === true && !writesPageTables(insn) && kvm_mmu_unprotect_gfn_and_retry(vcpu, cr2_or_gpa);
   const lastEip = vcpu.last_retry_eip;
   const lastAddr = vcpu.last_retry_addr;
   vcpu.last_retry_eip = 0n;

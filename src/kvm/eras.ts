@@ -26,7 +26,13 @@ export interface KernelCaps {
   /** the TDP MMU exists (v5.10+) and is on unless asked otherwise (v5.15+) */
   readonly tdpMmu: 'absent' | 'optional' | 'default';
   /** RET_PF_* numbering */
-  readonly retPf: Readonly<Record<'CONTINUE' | 'RETRY' | 'EMULATE' | 'INVALID' | 'FIXED' | 'SPURIOUS', number>>;
+  readonly retPf: Readonly<
+    Record<'CONTINUE' | 'RETRY' | 'EMULATE' | 'WRITE_PROTECTED' | 'INVALID' | 'FIXED' | 'SPURIOUS', number>
+  >;
+  /** only a write-protected gfn is unprotected for a retry, and only a retry that unprotected something happens (v6.12) */
+  readonly retryOnlyUnprotected: boolean;
+  /** the page-fault path gets all 64 bits of the error code (v6.11); before, the low half */
+  readonly errorCode64: boolean;
   /** EPT violation -> PFERR: which qualification bits make P, and whether a data read sets U */
   readonly eptPresentBits: 'readable' | 'any';
   readonly eptReadSetsUser: boolean;
@@ -77,10 +83,12 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     directGpteIs8: at(kernel, 'v5.1') && !at(kernel, 'v5.17'),
     tdpMmu: at(kernel, 'v5.15') ? 'default' : at(kernel, 'v5.10') ? 'optional' : 'absent',
     retPf: at(kernel, 'v6.12')
-      ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, INVALID: 4, FIXED: 5, SPURIOUS: 6 }
+      ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, WRITE_PROTECTED: 3, INVALID: 4, FIXED: 5, SPURIOUS: 6 }
       : at(kernel, 'v5.17')
-        ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, INVALID: 3, FIXED: 4, SPURIOUS: 5 }
-        : { CONTINUE: -1, RETRY: 0, EMULATE: 1, INVALID: 2, FIXED: 3, SPURIOUS: 4 },
+        ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, WRITE_PROTECTED: 2, INVALID: 3, FIXED: 4, SPURIOUS: 5 }
+        : { CONTINUE: -1, RETRY: 0, EMULATE: 1, WRITE_PROTECTED: 1, INVALID: 2, FIXED: 3, SPURIOUS: 4 },
+    retryOnlyUnprotected: at(kernel, 'v6.12'),
+    errorCode64: at(kernel, 'v6.11'),
     eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
     guestFinalBits: at(kernel, 'v4.19'),

@@ -115,6 +115,50 @@ export type TraceEvent =
       readonly intr_info: number;
       readonly error_code: number;
     })
+  | (EventBase & {
+      /** an exit of L2, before it is decided whether L1 or KVM handles it; the same fields */
+      readonly kind: 'kvm_nested_vmexit';
+      readonly reason: string;
+      readonly exit_reason: number;
+      readonly guest_rip: bigint;
+      readonly info1: bigint;
+      readonly info2: bigint;
+      readonly intr_info: number;
+      readonly error_code: number;
+    })
+  | (EventBase & {
+      /** L1 entered L2: VMRUN, VMLAUNCH or VMRESUME */
+      readonly kind: 'kvm_nested_vmenter';
+      /** RIP of L1, RIP of L2 */
+      readonly rip: bigint;
+      readonly nested_rip: bigint;
+      /** guest-physical address of L1's VMCB or VMCS */
+      readonly vmcb: bigint;
+      readonly int_ctl: number;
+      readonly event_inj: number;
+      /** nested NPT or nested EPT is on; guest_pgd then is nCR3 or EPTP, else L2's CR3 */
+      readonly tdp_enabled: number;
+      readonly guest_pgd: bigint;
+    })
+  | (EventBase & {
+      /** what L1 intercepts (SVM only) */
+      readonly kind: 'kvm_nested_intercepts';
+      readonly cr_read: number;
+      readonly cr_write: number;
+      readonly exceptions: number;
+      readonly intercept1: number;
+      readonly intercept2: number;
+      readonly intercept3: number;
+    })
+  | (EventBase & {
+      /** an exit that L1 gets to see: #VMEXIT or VM exit as L1's VMCB or VMCS reports it */
+      readonly kind: 'kvm_nested_vmexit_inject';
+      readonly exit_code: number;
+      readonly exit_info1: bigint;
+      readonly exit_info2: bigint;
+      readonly exit_int_info: number;
+      readonly exit_int_info_err: number;
+    })
   | (EventBase & { readonly kind: 'kvm_entry'; readonly rip: bigint })
   | (EventBase & {
       readonly kind: 'kvm_inj_exception';

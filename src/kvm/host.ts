@@ -141,16 +141,16 @@ export class Host {
     return first >= 0 && first % 512 === 0 ? 2 : 1;
   }
 
-  /** A zeroed page for KVM (shadow page, pae_root …). */
-  allocPage(): number {
+  /** A page for KVM (shadow page, pae_root …), every 64-bit word of it `hi:lo`. */
+  allocPage(lo = 0, hi = 0): number {
     const again = this.freeKernelPfns.pop();
     if (again !== undefined) {
-      this.mem.frame(again).fill(0);
+      fill(this.mem.frame(again), lo, hi);
       return again;
     }
     while (this.taken.has(this.nextKernelPfn)) this.nextKernelPfn++;
     const pfn = this.nextKernelPfn++;
-    this.mem.frame(pfn).fill(0);
+    fill(this.mem.frame(pfn), lo, hi);
     return pfn;
   }
 
@@ -158,4 +158,10 @@ export class Host {
   freePage(pfn: number): void {
     this.freeKernelPfns.push(pfn);
   }
+}
+
+/** Fills a frame with one 64-bit word. */
+function fill(frame: Uint32Array, lo: number, hi: number): void {
+  frame.fill(lo);
+  if (hi !== lo) for (let i = 1; i < frame.length; i += 2) frame[i] = hi;
 }

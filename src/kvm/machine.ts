@@ -801,7 +801,7 @@ export class Machine {
   /** RET_PF_* as the era numbers it. */
   retPfNumber(r: RET_PF): number {
     const p = this.caps.retPf;
-    return [p.CONTINUE, p.RETRY, p.EMULATE, p.INVALID, p.FIXED, p.SPURIOUS][r] ?? r;
+    return [p.CONTINUE, p.RETRY, p.EMULATE, p.INVALID, p.FIXED, p.SPURIOUS, 6, p.WRITE_PROTECTED][r] ?? r;
   }
 
   /** Ends the frame of a page walk that an exit left open. */

@@ -217,7 +217,7 @@ export function mmu_set_spte(
     flush = mmu_spte_update(vcpu, sptep, currentLo, currentHi, lo, hi) || flush;
     if (m.observer) m.observer.event(setSpteEvent(vcpu, gfn, sptep, level, lo, hi));
   }
-  if (wrprot && write_fault) ret = RET_PF.EMULATE;
+  if (wrprot && write_fault) ret = RET_PF.WRITE_PROTECTED;
   if (flush)
     kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a mapping was replaced or lost write access');
   if (!was_rmapped) {

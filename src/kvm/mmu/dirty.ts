@@ -13,8 +13,6 @@ import { drop_spte, rmapOf, spte_write_protect } from './rmap';
 import { kvm_mmu_slot_gfn_write_protect } from './track';
 import { tdp_mmu_init_sp_of, tdp_mmu_set_spte } from './tdp_mmu_ops';
 
-const REMOVED_SPTE_LO = 0x5a0;
-
 type Visit = (root: KvmMmuPage, sptep: number, level: number, gfn: number, lo: number, hi: number) => void;
 
 /** for_each_tdp_pte_min_level() over the roots of a slot's address space: present entries in [start, end), top down. */
@@ -153,9 +151,9 @@ export function slot_disable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
     for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 2, (root, sptep, level, gfn, lo) => {
       if (level > 3 || m.spte.isLast(lo, level) || gfn < slot.base_gfn || gfn >= slotEnd(slot)) return;
       if (kvm_mmu_max_mapping_level(m, slot, gfn, 3) < level) return;
-      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, REMOVED_SPTE_LO, 0, true, -1);
+      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.frozenLo, m.spte.frozenHi, true, -1);
       kvm_flush_remote_tlbs(kvm, 'a table will be replaced by a huge page');
-      m.mem.writeQ(sptep, 0, 0);
+      m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
     });
   leave(m);
 }

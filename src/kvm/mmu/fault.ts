@@ -13,6 +13,8 @@ export const enum RET_PF {
   FIXED = 4,
   SPURIOUS = 5,
   USERSPACE = 6,
+  /** a gfn that shadow pages keep write-protected; kernels before v6.12 say EMULATE and look again */
+  WRITE_PROTECTED = 7,
 }
 
 /** One fault on its way through the MMU. A vCPU has one, reused: faults allocate nothing. */

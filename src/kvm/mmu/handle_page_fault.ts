@@ -18,7 +18,7 @@ export function kvm_handle_page_fault(vcpu: KvmVcpu, error_code: number, fault_a
       error_code: BigInt(error_code),
     }),
   );
-  if (vcpu.exception?.injected) kvm_mmu_unprotect_page_virt(vcpu, fault_address);
+  if (vcpu.exception?.injected && !m.caps.retryOnlyUnprotected) kvm_mmu_unprotect_page_virt(vcpu, fault_address);
   const r = kvm_mmu_page_fault(vcpu, Number(fault_address & 0xffffffffn), Number(fault_address >> 32n), error_code, 0);
   leave(m);
   return r;

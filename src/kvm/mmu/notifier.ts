@@ -7,7 +7,7 @@ import { gfn_to_index } from '../memslots';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
 import { for_each_tdp_spte } from './dirty';
 import { drop_spte } from './rmap';
-import { tdp_mmu_set_spte } from './tdp_mmu_ops';
+import { tdp_mmu_clear_spte } from './tdp_mmu_ops';
 
 /** kvm_mmu_notifier_invalidate_range_start(): zaps what maps [start, end) and keeps faults from mapping it until the end. */
 export function kvm_mmu_notifier_invalidate_range_start(kvm: Kvm, start: bigint, end: bigint): void {
@@ -70,7 +70,7 @@ function kvm_unmap_gfn_range(kvm: Kvm, slot: KvmMemorySlot, first: number, last:
   if (m.tdpMmuEnabled)
     for_each_tdp_spte(kvm, slot.as_id, first, last, 1, (root, sptep, level, gfn, lo) => {
       if (!m.spte.isLast(lo, level)) return;
-      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, 0, 0, false, -1);
+      tdp_mmu_clear_spte(kvm, root, sptep, gfn, level, false);
       flush = true;
     });
   leave(m);

@@ -27,6 +27,7 @@ import { root_to_sp } from './roots';
 import { kvm_tdp_mmu_get_walk, kvm_tdp_mmu_map, newSpteWalk } from './tdp_mmu';
 import { kvm_slot_page_track_is_active } from './track';
 import { shadow_page_fault } from './shadow_fault';
+import { gva_to_gpa } from './paging_tmpl';
 
 /** PFERR_* (arch/x86/include/asm/kvm_host.h) */
 export const PFERR_PRESENT = 1;
@@ -62,7 +63,7 @@ export function kvm_mmu_page_fault(
   const m = kvm.machine;
   const direct = role_get(vcpu.mmu.root_role, m.roles.direct) === 1;
   enter(m, 'kvm_mmu_page_fault', vcpu.vcpu_id, m.fault);
-  let emulation: EmulType = { pf: true, allowRetryPf: false, writePfToSp: false };
+  const emulation: EmulType = { pf: true, allowRetryPf: false, writePfToSp: false };
   if (vcpu.mmu.root.hpa === INVALID_PAGE) {
     leave(m);
     return 1;
@@ -78,26 +79,65 @@ export function kvm_mmu_page_fault(
     leave(m);
     return r;
   }
+  const nestedWrite =
+    direct &&
+    (error_code_hi & PFERR_GUEST_PAGE_HI) !== 0 &&
+    (error_code & (PFERR_WRITE | PFERR_PRESENT)) === (PFERR_WRITE | PFERR_PRESENT);
+  if (r === RET_PF.WRITE_PROTECTED && m.caps.retryOnlyUnprotected) {
+    r = kvm_mmu_write_protect_fault(vcpu, addr, nestedWrite, emulation);
+  } else if (r === RET_PF.EMULATE || r === RET_PF.WRITE_PROTECTED) {
+    if (!m.caps.retryOnlyUnprotected) {
+      if (nestedWrite) {
+        kvm_mmu_unprotect_page(vcpu, Math.floor(Number(addr) / 4096));
+        leave(m);
+        return 1;
+      }
+      emulation.allowRetryPf = !mmio_info_in_cache(vcpu, addr, direct) && !is_guest_mode(vcpu);
+    }
+    r = RET_PF.EMULATE;
+  }
   if (r !== RET_PF.EMULATE) {
     leave(m);
     return 1;
   }
-  if (!(error_code & PFERR_RSVD) || r === RET_PF.EMULATE) {
-    const nestedWrite =
-      direct &&
-      (error_code_hi & PFERR_GUEST_PAGE_HI) !== 0 &&
-      (error_code & (PFERR_WRITE | PFERR_PRESENT)) === (PFERR_WRITE | PFERR_PRESENT);
-    if (nestedWrite) {
-      kvm_mmu_unprotect_page(vcpu, Math.floor(Number(addr) / 4096));
-      leave(m);
-      return 1;
-    }
-    if (!mmio_info_in_cache(vcpu, addr, direct) && !is_guest_mode(vcpu))
-      emulation = { ...emulation, allowRetryPf: true };
-  }
   const done = x86_emulate_instruction(vcpu, addr, emulation);
   leave(m);
   return done;
+}
+
+/** kvm_mmu_write_protect_fault() (v6.12): unprotects and retries where that helps, else says whether the emulator may. */
+function kvm_mmu_write_protect_fault(vcpu: KvmVcpu, addr: bigint, nestedWrite: boolean, emulation: EmulType): RET_PF {
+  const m = vcpu.kvm.machine;
+  const direct = role_get(vcpu.mmu.root_role, m.roles.direct) === 1;
+  enter(m, 'kvm_mmu_write_protect_fault', vcpu.vcpu_id, m.fault);
+  const r = body();
+  leave(m);
+  return r;
+
+  function body(): RET_PF {
+    // The same instruction and address again: unprotecting did not help, so the instruction has to be emulated.
+    if (vcpu.last_retry_eip === vcpu.regs.rip && vcpu.last_retry_addr === addr) return RET_PF.EMULATE;
+    vcpu.last_retry_eip = 0n;
+    vcpu.last_retry_addr = 0n;
+    // An event in delivery would be late if KVM emulated instructions first.
+    const eventWaits = !direct && vcpu.exception?.injected === true;
+    if ((nestedWrite || eventWaits) && kvm_mmu_unprotect_gfn_and_retry(vcpu, addr)) return RET_PF.RETRY;
+    emulation.allowRetryPf = !is_guest_mode(vcpu);
+    return RET_PF.EMULATE;
+  }
+}
+
+/** kvm_mmu_unprotect_gfn_and_retry() (v6.12): whether shadow pages went, so that running the instruction again will do. */
+export function kvm_mmu_unprotect_gfn_and_retry(vcpu: KvmVcpu, cr2_or_gpa: bigint): boolean {
+  const kvm = vcpu.kvm;
+  if (kvm.indirect_shadow_pages === 0) return false;
+  const gpa = role_get(vcpu.mmu.root_role, kvm.machine.roles.direct)
+    ? Number(cr2_or_gpa)
+    : gva_to_gpa(vcpu, cr2_or_gpa, PFERR_WRITE);
+  if (gpa < 0 || !kvm_mmu_unprotect_page(vcpu, Math.floor(gpa / 4096))) return false;
+  vcpu.last_retry_eip = vcpu.regs.rip;
+  vcpu.last_retry_addr = cr2_or_gpa;
+  return true;
 }
 
 /** kvm_mmu_do_page_fault(): fills struct kvm_page_fault and calls the context's handler. */
@@ -155,7 +195,7 @@ function direct_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   function body(): RET_PF {
     f.gfn = Math.floor(f.addr / 4096);
     f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
-    if (page_fault_handle_page_track(vcpu, f)) return RET_PF.EMULATE;
+    if (page_fault_handle_page_track(vcpu, f)) return RET_PF.WRITE_PROTECTED;
     const fast = fast_page_fault(vcpu, f);
     if (fast !== RET_PF.INVALID) return fast;
     const got = kvm_faultin_pfn(vcpu, f);
@@ -316,7 +356,7 @@ export function fast_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
       kind: 'fast_page_fault',
       vcpu: vcpu.vcpu_id,
       cr2_or_gpa: (BigInt(f.addrHi) << 32n) | BigInt(f.addrLo),
-      error_code: BigInt(f.error_code),
+      error_code: BigInt(f.error_code) | (m.caps.errorCode64 ? BigInt(f.error_code_hi) << 32n : 0n),
       sptep: BigInt(sptep),
       old_spte: (BigInt(hi) << 32n) | BigInt(lo),
       new_spte: last >= 0 ? (BigInt(m.mem.readHi(sptep)) << 32n) | BigInt(m.mem.readLo(sptep)) : 0n,

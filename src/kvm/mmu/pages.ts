@@ -100,7 +100,7 @@ function kvm_mmu_alloc_shadow_page(vcpu: KvmVcpu, gfn: number, role: number): Kv
   const m = kvm.machine;
   enter(m, 'kvm_mmu_alloc_shadow_page', vcpu.vcpu_id, null);
   const sp = new KvmMmuPage();
-  sp.spt = m.host.allocPage();
+  sp.spt = m.host.allocPage(m.spte.nonpresentLo, m.spte.nonpresentHi);
   sp.gfn = gfn;
   sp.role = role;
   sp.mmu_valid_gen = kvm.mmu_valid_gen;
@@ -185,7 +185,8 @@ export function link_shadow_page(vcpu: KvmVcpu, sptep: number, sp: KvmMmuPage): 
 /** drop_parent_pte() */
 export function drop_parent_pte(kvm: Kvm, sp: KvmMmuPage, parent_pte: number): void {
   sp.parent_ptes.delete(parent_pte);
-  kvm.machine.mem.writeQ(parent_pte, 0, 0);
+  const { mem, spte } = kvm.machine;
+  mem.writeQ(parent_pte, spte.nonpresentLo, spte.nonpresentHi);
 }
 
 /** mmu_page_zap_pte(): empties one entry. @returns how many pages went to the invalid list because of it. */
@@ -206,7 +207,7 @@ export function mmu_page_zap_pte(kvm: Kvm, sp: KvmMmuPage, sptep: number, invali
       }
     }
   } else if (m.spte.isMmio(lo, hi)) {
-    m.mem.writeQ(sptep, 0, 0);
+    m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
   }
   return 0;
 }
@@ -224,7 +225,7 @@ export function kvm_mmu_prepare_zap_page(kvm: Kvm, sp: KvmMmuPage, invalid: KvmM
   mmu_zap_unsync_children(kvm, sp, invalid);
   for (let i = 0; i < 512; i++) {
     const sptep = sp.spt * 4096 + i * 8;
-    if (m.mem.readLo(sptep) | m.mem.readHi(sptep)) mmu_page_zap_pte(kvm, sp, sptep, invalid);
+    if (!m.spte.isNonpresent(m.mem.readLo(sptep), m.mem.readHi(sptep))) mmu_page_zap_pte(kvm, sp, sptep, invalid);
   }
   for (const parent of [...sp.parent_ptes]) drop_parent_pte(kvm, sp, parent);
   const wasInvalid = role_get(sp.role, R.invalid) === 1;

@@ -54,7 +54,7 @@ export function drop_spte(kvm: Kvm, sptep: number): void {
   const m = kvm.machine;
   const lo = m.mem.readLo(sptep);
   const hi = m.mem.readHi(sptep);
-  m.mem.writeQ(sptep, 0, 0);
+  m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
   if (m.spte.isPresent(lo, hi)) rmap_remove(kvm, sptep);
 }
 

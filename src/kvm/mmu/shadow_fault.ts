@@ -67,7 +67,7 @@ export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
     f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
     if (page_fault_handle_page_track(vcpu, f)) {
       shadow_page_table_clear_flood(vcpu, f);
-      return RET_PF.EMULATE;
+      return RET_PF.WRITE_PROTECTED;
     }
     enter(m, `${instance(vcpu)}_is_self_change_mapping`, vcpu.vcpu_id, w);
     f.max_level = is_self_change_mapping(vcpu, w, f) ? 1 : w.level;

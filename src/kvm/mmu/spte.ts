@@ -16,9 +16,6 @@ export const PT_PRESENT_LO = 1;
 export const PT_WRITABLE_LO = 2;
 export const PT_USER_LO = 4;
 export const PT_PAGE_SIZE_LO = 0x80;
-/** REMOVED_SPTE (v5.10..v6.11), FROZEN_SPTE later: non-present, and no other thread may overwrite it. */
-export const REMOVED_SPTE_LO = 0x5a0;
-
 const ZERO: Pair = { lo: 0, hi: 0 };
 
 /** The sptes of one machine: the kernel's layout on this host. `lo`/`hi` receive what the builders build. */
@@ -36,6 +33,12 @@ export class SpteFormat {
   /** values of the A/D type field (SPTE_TDP_AD_*), 0 where there is none */
   private readonly adDisabled: Pair;
   private readonly adWrprotOnly: Pair;
+  /** SHADOW_NONPRESENT_VALUE: 0; bit 63 (suppress #VE) in v6.11 and later, with EPT and without */
+  readonly nonpresentLo: number;
+  readonly nonpresentHi: number;
+  /** REMOVED_SPTE (v5.10..v6.11), FROZEN_SPTE later: non-present, and no other thread may overwrite it; 0 where there is none */
+  readonly frozenLo: number;
+  readonly frozenHi: number;
   /** get_mt_mask() for RAM without non-coherent DMA: write-back and ignore PAT (v6.1 vmx_get_mt_mask); 0 outside EPT */
   private readonly memtypeRamLo: number;
   private readonly savedBits: number;
@@ -63,6 +66,8 @@ export class SpteFormat {
     this.adDisabled = type ? toPair(1n << BigInt(type.lsb)) : ZERO;
     this.adWrprotOnly = type ? toPair(2n << BigInt(type.lsb)) : ZERO;
     this.memtypeRamLo = this.pagingType === 'ept' ? (6 << 3) | 0x40 : 0;
+    ({ lo: this.nonpresentLo, hi: this.nonpresentHi } = layout.hot.nonpresentValue);
+    ({ lo: this.frozenLo, hi: this.frozenHi } = layout.hot.frozenValue);
     this.savedBits = Number(layout.era.accTrackSaved?.savedBits ?? 0n);
     this.savedShift = layout.era.accTrackSaved?.shift ?? 32;
   }
@@ -71,7 +76,7 @@ export class SpteFormat {
   isPresent(lo: number, hi: number): boolean {
     if (((lo & this.presentLo) | (hi & this.presentHi)) === 0) return false;
     // Only the MMU-present bit of v5.13+ tells the two apart by itself.
-    return this.presentLo === 1 << 11 || !this.isMmio(lo, hi);
+    return this.presentLo === 1 << 11 || (!this.isMmio(lo, hi) && !this.isRemoved(lo, hi));
   }
 
   /** is_mmio_spte() */
@@ -91,7 +96,12 @@ export class SpteFormat {
 
   /** is_removed_spte() */
   isRemoved(lo: number, hi: number): boolean {
-    return lo === REMOVED_SPTE_LO && hi === 0;
+    return this.frozenLo !== 0 && lo === this.frozenLo && hi === this.frozenHi;
+  }
+
+  /** Whether an entry is SHADOW_NONPRESENT_VALUE: neither present nor a cached MMIO entry nor frozen. */
+  isNonpresent(lo: number, hi: number): boolean {
+    return lo === this.nonpresentLo && hi === this.nonpresentHi;
   }
 
   /** is_writable_pte() */

@@ -39,7 +39,7 @@ export function sync_page(vcpu: KvmVcpu, sp: KvmMmuPage): number {
       const sptep = sp.spt * 4096 + i * 8;
       const oldLo = m.mem.readLo(sptep);
       const oldHi = m.mem.readHi(sptep);
-      if (oldLo === 0 && oldHi === 0) continue;
+      if (m.spte.isNonpresent(oldLo, oldHi)) continue;
       if (hpa < 0) return -1;
       const lo = four ? m.mem.read32(hpa + i * 4) : m.mem.readLo(hpa + i * 8);
       const hi = four ? 0 : m.mem.readHi(hpa + i * 8);
@@ -50,7 +50,7 @@ export function sync_page(vcpu: KvmVcpu, sp: KvmMmuPage): number {
       const gfn = gpte_to_gfn(four, lo, hi);
       const access = protect_clean_gpte(role_get(sp.role, R.access) & gpte_access(lo, hi), lo);
       if (m.spte.isMmio(oldLo, oldHi)) {
-        if (gfn !== m.spte.mmioGfn(oldLo, oldHi)) m.mem.writeQ(sptep, 0, 0);
+        if (gfn !== m.spte.mmioGfn(oldLo, oldHi)) m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
         else mark_mmio_spte(vcpu, sptep, gfn, access);
         continue;
       }

@@ -64,8 +64,8 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
     if (m.spte.isPresent(lo, hi) && m.spte.isLast(lo, level)) {
       // A huge mapping above the goal: freeze it, flush, and let a table take its place.
       tdp_mmu_zap_spte_atomic(vcpu, root, sptep, base, level);
-      lo = 0;
-      hi = 0;
+      lo = m.spte.nonpresentLo;
+      hi = m.spte.nonpresentHi;
     }
     if (!m.spte.isPresent(lo, hi)) {
       if (m.spte.isRemoved(lo, hi)) {
@@ -145,7 +145,7 @@ function tdp_mmu_map_handle_target_level(
     if (f.isPresent(oldLo, oldHi) && !f.isLast(oldLo, level))
       kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a huge page replaced a table');
   }
-  if (wrprot && fault.write) ret = RET_PF.EMULATE;
+  if (wrprot && fault.write) ret = RET_PF.WRITE_PROTECTED;
   if (f.isMmio(lo, hi)) {
     vcpu.stat['pf_mmio_spte_created'] = (vcpu.stat['pf_mmio_spte_created'] ?? 0) + 1;
     if (m.observer)
@@ -187,9 +187,9 @@ function tdp_mmu_zap_spte_atomic(vcpu: KvmVcpu, root: KvmMmuPage, sptep: number,
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'tdp_mmu_zap_spte_atomic', vcpu.vcpu_id, null);
-  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, 0x5a0, 0, true, vcpu.vcpu_id);
+  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.frozenLo, m.spte.frozenHi, true, vcpu.vcpu_id);
   kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a huge page is being split');
-  m.mem.writeQ(sptep, 0, 0);
+  m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
   leave(m);
 }
 

@@ -7,7 +7,6 @@ import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { mark_page_dirty_in_slot, __gfn_to_memslot } from '../kvm_main';
 import { kvm_mmu_role_as_id, pageFields } from './pages';
-import { REMOVED_SPTE_LO } from './spte';
 
 const hex64 = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
 
@@ -15,7 +14,7 @@ const hex64 = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(l
 export function tdp_mmu_init_sp_of(kvm: Kvm, gfn: number, role: number, ptep: number, vcpu: number): KvmMmuPage {
   const m = kvm.machine;
   const sp = new KvmMmuPage();
-  sp.spt = m.host.allocPage();
+  sp.spt = m.host.allocPage(m.spte.nonpresentLo, m.spte.nonpresentHi);
   sp.gfn = gfn;
   sp.role = role;
   sp.ptep = ptep;
@@ -47,6 +46,19 @@ export function tdp_mmu_set_spte(
     const pfnChanged = m.spte.pfn(oldLo, oldHi) !== m.spte.pfn(lo, hi);
     if (!m.spte.isWritable(oldLo) || pfnChanged) mark_page_dirty_in_slot(__gfn_to_memslot(kvm, as_id, gfn), gfn);
   }
+}
+
+/** Writes SHADOW_NONPRESENT_VALUE; no vCPU of its own: an ioctl or a worker does this. */
+export function tdp_mmu_clear_spte(
+  kvm: Kvm,
+  root: KvmMmuPage,
+  sptep: number,
+  gfn: number,
+  level: number,
+  shared: boolean,
+): void {
+  const { nonpresentLo, nonpresentHi } = kvm.machine.spte;
+  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, nonpresentLo, nonpresentHi, shared, -1);
 }
 
 /** __handle_changed_spte() */
@@ -101,8 +113,9 @@ function handle_removed_pt(kvm: Kvm, pt: number, shared: boolean, vcpu: number):
     const oldHi = m.mem.readHi(sptep);
     // Under the read lock another thread may be installing an entry, so every one is frozen; under the write lock nobody can.
     if (!shared && !m.spte.isPresent(oldLo, oldHi)) continue;
-    m.mem.writeQ(sptep, REMOVED_SPTE_LO, 0);
-    handle_changed_spte(kvm, as_id, sp.gfn + i * pages, oldLo, oldHi, REMOVED_SPTE_LO, 0, level, shared, vcpu);
+    const { frozenLo, frozenHi } = m.spte;
+    m.mem.writeQ(sptep, frozenLo, frozenHi);
+    handle_changed_spte(kvm, as_id, sp.gfn + i * pages, oldLo, oldHi, frozenLo, frozenHi, level, shared, vcpu);
   }
   kvm.sp_by_pfn.delete(pt);
   m.host.freePage(pt);
@@ -146,7 +159,7 @@ export function tdp_mmu_zap_root(kvm: Kvm, root: KvmMmuPage, shared: boolean): v
       const lo = m.mem.readLo(sptep);
       const hi = m.mem.readHi(sptep);
       if (!m.spte.isPresent(lo, hi)) continue;
-      if (level <= zap_level) tdp_mmu_set_spte(kvm, root, sptep, gfn + i * pages, level, 0, 0, shared, -1);
+      if (level <= zap_level) tdp_mmu_clear_spte(kvm, root, sptep, gfn + i * pages, level, shared);
       else if (!m.spte.isLast(lo, level)) zap(m.spte.pfn(lo, hi), level - 1, gfn + i * pages, zap_level);
     }
   };
