@@ -56,7 +56,7 @@ interface Going {
 /** Instructions that a `run` may take where its statement sets no limit: Machine.run's own default. */
 const RUN_LIMIT = 100_000;
 /** Instructions after which debugger and command line interrupt the guest's code, as a timer of the host would. */
-export const RUN_SLICE = 2_000;
+export const RUN_SLICE = 1_000;
 
 /** A `repeat` being run. */
 interface Loop {
