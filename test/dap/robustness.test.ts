@@ -94,6 +94,32 @@ describe('an endless scenario', () => {
   });
 });
 
+describe('guest code that never comes back', function () {
+  this.timeout(20_000);
+  it('pauses within 100 ms, in the middle of a statement, and can be stepped back from there', async () => {
+    const s = new InlineSession();
+    await s.open({ program: scenario('spinning') });
+    await s.send('configurationDone');
+    // The first slices are slower than those that follow.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const stopped = s.next('stopped');
+    const asked = performance.now();
+    await s.send('pause', { threadId: 1 });
+    await stopped;
+    const took = performance.now() - asked;
+    assert.ok(took < 100, `pausing took ${took.toFixed(0)} ms`);
+    const at = async (): Promise<{ tick: number; line: number }> =>
+      (await s.send<{ position: { tick: number; line: number } }>('mmuscope/state')).position;
+    const { tick, line } = await at();
+    assert.equal(line, 7);
+    await s.go('stepBack', { granularity: 'instruction' });
+    assert.ok((await at()).tick < tick);
+    await s.go('mmuscope/goto', { tick });
+    assert.equal((await at()).tick, tick);
+    s.close();
+  });
+});
+
 describe('two sessions at once', () => {
   it('share nothing', async () => {
     const [a, b] = [new InlineSession(), new InlineSession()];

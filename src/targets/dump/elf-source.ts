@@ -4,7 +4,11 @@
  */
 import { closeSync, createReadStream, openSync, readSync, statSync } from 'node:fs';
 import { Readable } from 'node:stream';
-import xz from 'xz-decompress';
+import * as xzModule from 'xz-decompress';
+
+/** The package is CommonJS: some loaders see its names, others only its default. */
+const { XzReadableStream } =
+  'XzReadableStream' in xzModule ? xzModule : (xzModule as unknown as { default: typeof xzModule }).default;
 
 /** Random access to the bytes of a dump. */
 export interface ByteSource {
@@ -116,7 +120,7 @@ export async function openSource(path: string): Promise<ByteSource> {
   const unpacked = new SparseBytes();
   try {
     const packed = Readable.toWeb(createReadStream(path, { highWaterMark: 1 << 20 }));
-    const stream = new xz.XzReadableStream(packed as ReadableStream<Uint8Array>);
+    const stream = new XzReadableStream(packed as ReadableStream<Uint8Array>);
     for await (const bytes of stream as unknown as AsyncIterable<Uint8Array>) unpacked.append(bytes);
   } catch (e) {
     throw new Error(`${path} is not a complete xz file: ${(e as Error).message}`, { cause: e });

@@ -62,6 +62,8 @@ const SLICE_MS = 12;
 /** A checkpoint costs more than running so few ticks or statements again. */
 const MIN_TICKS = 400;
 const MIN_STATEMENTS = 64;
+/** A save that seems to take longer was held up by something else, such as the garbage collector. */
+const MAX_SAVE_MS = 5;
 /** Share of the running time that checkpoints may take: one tenth. */
 const SAVE_SHARE = 10;
 /** Events kept; older ones are found again by running again. */
@@ -441,7 +443,7 @@ export class Timeline implements Observer {
       this.tick,
     );
     this.lastSave = performance.now();
-    this.saveCost = this.lastSave - begin;
+    this.saveCost = Math.min(this.lastSave - begin, MAX_SAVE_MS);
   }
 
   private checkpointBefore(tick: number): Checkpoint {
