@@ -9,6 +9,7 @@ import type {
   ExpectState,
   Value,
 } from './generated/ast';
+import { RULES, type RuleId } from '../hw/rules';
 import type { KvmEventKind } from '../kvm/events';
 import type { Findings } from './findings';
 import type { Claim, FieldTest } from './program';
@@ -34,6 +35,9 @@ export const isAboutRun = (c: Claim): boolean =>
   ['value', 'exception', 'no-fault', 'end', 'exits', 'mmio', 'io'].includes(c.kind);
 /** Claims about the ioctl before them. */
 export const isAboutIoctl = (c: Claim): boolean => c.kind === 'errno';
+
+/** Claims about the events of the statement before them. */
+export const isAboutEvents = (c: Claim): boolean => c.kind === 'event' || c.kind === 'why';
 
 /** What an expectation claims, or null after reporting what is wrong with it. */
 export function compileClaim(
@@ -106,6 +110,21 @@ export function compileClaim(
     }
     case 'ExpectEvent':
       return event(node, absent, f);
+    case 'ExpectWhy': {
+      if (node.rule === undefined) return null;
+      const rule = RULES.find((r) => r.id === node.rule);
+      if (rule) return { kind: 'why', rule: rule.id as RuleId };
+      f.error(
+        'unknown-rule',
+        node,
+        `'${node.rule}' is not a rule of address translation${remedy(
+          node.rule,
+          RULES.map((r) => r.id),
+        )}`,
+        'rule',
+      );
+      return null;
+    }
     case 'ExpectSpte':
       return spte(node, f);
     case 'ExpectMemory': {

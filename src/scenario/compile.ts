@@ -21,7 +21,7 @@ import type {
   Write,
 } from './generated/ast';
 import type { MachineConfig } from '../kvm/machine';
-import { compileClaim, isAboutIoctl, isAboutRun } from './compile-expect';
+import { compileClaim, isAboutEvents, isAboutIoctl, isAboutRun } from './compile-expect';
 import { Findings, placeOf } from './findings';
 import { defaultConfig, machineConfig } from './machine-config';
 import {
@@ -578,8 +578,12 @@ class Compiler {
             node,
             'which pages are dirty is known after dirty_log get: put this line after one',
           );
-        } else if (claim.kind === 'event' && !subject) {
-          f.error('expect-subject', node, '`expect event` is about the statement before it, but there is none');
+        } else if (isAboutEvents(claim) && !subject) {
+          f.error(
+            'expect-subject',
+            node,
+            `\`expect ${claim.kind}\` is about the statement before it, but there is none`,
+          );
         }
         return { kind: 'expect', claim };
       }
@@ -726,7 +730,7 @@ class Compiler {
   /** Marks the statements whose events a later `expect` asks for. */
   finish(): void {
     for (const s of this.statements) {
-      if (s.op.kind !== 'expect' || s.op.claim.kind !== 'event') continue;
+      if (s.op.kind !== 'expect' || !isAboutEvents(s.op.claim)) continue;
       for (let i = s.index - 1; i >= 0; i--) {
         const before = this.statements[i];
         if (before.op.kind === 'repeat' && before.op.end > s.index) {

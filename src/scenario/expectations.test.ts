@@ -127,6 +127,26 @@ describe('expect', () => {
     ]);
   });
 
+  it('sptes of a PAE root', () => {
+    const pae = `machine {\n  paging shadow\n}\nbacking low 2M\nmemslot add id 0 gpa 0 size 2M host low\nvcpu 0 { cr0 PG|NE|ET|PE  cr3 0x10000  cr4 PAE  efer 0 }\ntables at 0x11000\nmap 0x40001000 -> 0x1000 W\nsetregs { cr0 NE|ET|PE }\nsetregs { cr0 PG|NE|ET|PE }\n`;
+    const { outcomes } = runAll(
+      `${pae}load 4 [0x40001000]\nexpect spte gva 0x40001000 level 1 is leaf\nexpect spte gva 0x40001000 level 3 is present\nexpect spte gva 0x140001000 is leaf\n`,
+    );
+    const found = outcomes.flatMap((o) => (o.expect ? [o.expect.ok ? 'ok' : o.expect.actual] : []));
+    assert.equal(found[0], 'ok');
+    assert.match(found[2], /0x140001000 does not fit 32 bits/);
+  });
+
+  it('why', () => {
+    const [yes, no, nothing] = verdicts(
+      'store 4 [0x400000] = 1\nexpect why pg.present\nexpect why pg.smap\nload 4 [0x1000]\nload 4 [0x1000]\nexpect why pg.present',
+    );
+    assert.equal(yes, 'ok');
+    // The walk of the guest's tables was refused by EPT before.
+    assert.match(no, /^ept\.present \(.*\); pg\.present \(Bit 0 \(P\) of the entry is 1\)$/);
+    assert.equal(nothing, 'no walk was refused');
+  });
+
   it('memory', () => {
     assert.deepEqual(
       verdicts(

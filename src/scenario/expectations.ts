@@ -1,4 +1,5 @@
 /** Whether what an `expect` claims is so, and what is so instead. */
+import { ruleOf, type RuleId } from '../hw/rules';
 import type { KvmEvent } from '../kvm/events';
 import type { KvmVcpu } from '../kvm/kvm_host';
 import type { IoctlResult, Machine, RunResult, UserExit } from '../kvm/machine';
@@ -157,6 +158,8 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
     }
     case 'event':
       return events(claim, last);
+    case 'why':
+      return why(claim.rule, last);
     case 'spte':
       return spte(claim, machine, vcpu);
     case 'memory': {
@@ -219,6 +222,15 @@ function events(claim: Extract<Claim, { kind: 'event' }>, last: LastAction | nul
       ? `${plural(same.length, 'such event')}${claim.fields.length > 0 ? `, ${count} with these fields` : ''}: ${some(same.map(eventText), '')}`
       : `no ${claim.event}; ${kinds.length === 0 ? 'no events' : `events: ${kinds.join(', ')}`}`;
   return { ok, actual };
+}
+
+/** The rules that ended walks of the last action. */
+function why(rule: RuleId, last: LastAction | null): Verdict {
+  const all = last?.events;
+  if (!all) return { ok: false, actual: 'no statement ran before' };
+  const rules = all.flatMap((e) => ('why' in e && e.why?.verdict.rule ? [e.why.verdict.rule] : []));
+  const text = (id: RuleId): string => `${id} (${ruleOf(id).sentence.replace(/\.$/, '')})`;
+  return { ok: rules.includes(rule), actual: some([...new Set(rules)].map(text), 'no walk was refused') };
 }
 
 const KIND_NAMES: Readonly<Record<string, string>> = { zero: 'none', nonpresent: 'none', nonleaf: 'table' };

@@ -132,11 +132,13 @@ export function readSpte(
   const { kernel } = machine.caps;
   const top = Number(fieldOf(pageRoleLayout(kernel), BigInt(vcpu.mmu.root_role >>> 0), 'level'));
   if (level !== null && level > top) return `the root has level ${top}: there is no level ${level}`;
+  if (top === 3 && address >> 32n)
+    return `0x${address.toString(16)} does not fit 32 bits, and the root is that of a PAE walk`;
   const layout = machine.spte.layout;
   let table = hpa;
   for (let l = top; ; l--) {
     const index = Number((address >> BigInt(12 + 9 * (l - 1))) & 511n);
-    const sptep = table + 8 * (top === 3 && l === 3 ? index & 3 : index);
+    const sptep = table + 8 * index;
     const raw = machine.mem.readQ(sptep);
     // The four entries of a pae_root are PDPTEs: present bit and address, nothing of KVM's.
     const pdpte = top === 3 && l === 3;

@@ -67,6 +67,19 @@ describe('running', () => {
     assert.deepEqual(failures(outcomes), []);
   });
 
+  it('interrupts machine code when asked to, and goes on with it', () => {
+    // inc dword [rbx]; jmp
+    const text = `${GUEST}bytes 0x1000 = ff 03 eb fc\nrun at 0x1000 rbx=0x2000 limit 100\nexpect end limit\nexpect qword 0x2000 = 50\n`;
+    const i = new Interpreter(program(text));
+    let pieces = 0;
+    while (!i.done) {
+      const o = i.step(10);
+      if (!o.complete) pieces++;
+      assert.notEqual(o.expect?.ok, false, o.expect?.actual);
+    }
+    assert.ok(pieces >= 9, `${pieces} pieces`);
+  });
+
   it('gives up code that runs for ever', () => {
     const { outcomes } = runAll(`${GUEST}bytes 0x1000 = eb fe\nrun at 0x1000 limit 100\nexpect end limit\n`);
     assert.deepEqual(failures(outcomes), []);

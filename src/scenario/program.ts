@@ -2,6 +2,7 @@
  * A scenario as the interpreter, the debugger and the command line see it: statements with their place in the text and what they
  * do, every number and flag resolved. The syntax tree is gone by then; nothing here knows Langium.
  */
+import type { RuleId } from '../hw/rules';
 import type { MachineConfig } from '../kvm/machine';
 import type { KvmEventKind } from '../kvm/events';
 
@@ -104,6 +105,8 @@ export type Claim =
       /** how many; null: at least one */
       readonly times: number | null;
     }
+  /** a walk of the last statement ended because of this rule */
+  | { readonly kind: 'why'; readonly rule: RuleId }
   | {
       readonly kind: 'spte';
       readonly space: 'gpa' | 'gva';

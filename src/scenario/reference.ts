@@ -493,6 +493,14 @@ export const REFERENCE: readonly ReferenceEntry[] = [
       'load 4 [0x2000]\nexpect event kvm_tdp_mmu_spte_changed gfn 2 level 1 old_spte 0 times 1\nexpect no event check_mmio_spte',
   },
   {
+    words: 'expect why',
+    rule: 'ExpectWhy',
+    group: 'expect',
+    syntax: 'expect why RULE',
+    doc: 'A page walk of the last statement ended, in a fault or an exit, because of this rule (docs/rules.md lists them).',
+    example: 'load 4 [0x30000000]\nexpect why pg.present',
+  },
+  {
     words: 'expect spte',
     rule: 'ExpectSpte',
     group: 'expect',
@@ -558,6 +566,7 @@ export const CLAUSES: Readonly<Record<string, string>> = {
   no: 'The opposite: nothing like it happened.',
   event: 'An event of the run: a trace event of KVM by its name, or an event of the processor.',
   port: 'I/O port.',
+  why: 'The rule that ended a page walk.',
 };
 
 /** The entry that a statement's leading words belong to: the longest match, with `vcpu N:` skipped. */

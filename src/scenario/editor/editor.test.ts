@@ -116,6 +116,8 @@ describe('completion', () => {
     await offers('expect errno <|>', '0', 'EEXIST');
     await offers('expect spte gfn 1 is <|>', 'mmio', 'leaf');
     await offers('expect spte gfn 1 is mmio <|>', 'gen', 'gfn');
+    await offers('expect spte gfn 1 is leaf <|>', 'w', 'x', 'nx', 'pfn');
+    await offers('expect why <|>', 'pg.smap', 'ept.present');
     await offers('expect cr4 <|>', 'PAE');
   });
 

@@ -1,4 +1,6 @@
 /** Which table the names at a place come from: the one answer behind completion and hover. */
+import { RULES } from '../../hw/rules';
+import { spteLayout, spteWord } from '../../words/sptes';
 import { WordError } from '../../words/address';
 import { KERNEL_ERAS } from '../../words/kernels';
 import { cpuRoleLayout, pageRoleLayout } from '../../words/roles';
@@ -173,6 +175,18 @@ function inRegisters(words: readonly string[], constants: readonly Name[]): Name
   return last === 'limit' ? [...constants] : registers();
 }
 
+/** Bits of leaf sptes of a kernel, of both formats. */
+function spteBits(kernel: string | null): Name[] {
+  try {
+    const words = (['ept', 'legacy'] as const).map((type) => spteWord(spteLayout(kernel ?? 'v6.1', type), 'leaf'));
+    const fields = new Map(words.flatMap((w) => w.fields.map((f) => [f.name, f.meaning])));
+    return [...fields].map(([name, doc]) => ({ name, kind: 'field', doc }));
+  } catch (e) {
+    if (e instanceof WordError) return [];
+    throw e;
+  }
+}
+
 function inExpect(words: readonly string[], constants: readonly Name[], kernel: string | null): Name[] {
   const what = words[1] === 'no' ? words[2] : words[1];
   const last = words.at(-1);
@@ -199,8 +213,12 @@ function inExpect(words: readonly string[], constants: readonly Name[], kernel: 
     case 'spte':
       if (last === 'is') return fromRecord(SPTE_KINDS, 'value');
       if (words.includes('is'))
-        return last !== undefined && last in SPTE_FIELDS ? [...constants] : fromRecord(SPTE_FIELDS, 'field');
+        return last !== undefined && last in SPTE_FIELDS
+          ? [...constants]
+          : [...fromRecord(SPTE_FIELDS, 'field'), ...spteBits(kernel)];
       return [...constants];
+    case 'why':
+      return RULES.map((r) => ({ name: r.id, kind: 'value', doc: `${r.sentence} (${r.reference})` }));
     case 'end':
       return fromRecord(ENDS, 'value');
     case 'errno':

@@ -12,6 +12,7 @@ import type {
   ExpectFault,
   ExpectSpte,
   ExpectState,
+  ExpectWhy,
   Frames,
   Insn,
   MachineSetting,
@@ -31,6 +32,7 @@ type Nodes =
   | ExpectFault
   | ExpectSpte
   | ExpectState
+  | ExpectWhy
   | Frames
   | Insn
   | MachineSetting
@@ -78,6 +80,9 @@ export class MmuSemanticTokenProvider extends AbstractSemanticTokenProvider {
         return;
       case 'ExpectSpte':
         if (node.kind !== undefined) accept({ node, property: 'kind', type: Type.enumMember });
+        return;
+      case 'ExpectWhy':
+        accept({ node, property: 'rule', type: Type.enumMember });
         return;
       case 'ExpectEnd':
         accept({ node, property: 'end', type: Type.enumMember });

@@ -109,6 +109,7 @@ export type MmuKeywordNames =
     | "vcpu"
     | "vmcall"
     | "vmmcall"
+    | "why"
     | "word"
     | "write"
     | "wrmsr"
@@ -237,7 +238,7 @@ export function isExpect(item: unknown): item is Expect {
     return reflection.isInstance(item, Expect.$type);
 }
 
-export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue;
+export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue | ExpectWhy;
 
 export const Expectation = {
     $type: 'Expectation'
@@ -461,6 +462,21 @@ export const ExpectValue = {
 
 export function isExpectValue(item: unknown): item is ExpectValue {
     return reflection.isInstance(item, ExpectValue.$type);
+}
+
+export interface ExpectWhy extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectWhy';
+    rule: string;
+}
+
+export const ExpectWhy = {
+    $type: 'ExpectWhy',
+    rule: 'rule'
+} as const;
+
+export function isExpectWhy(item: unknown): item is ExpectWhy {
+    return reflection.isInstance(item, ExpectWhy.$type);
 }
 
 export type FieldName = 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'write' | string;
@@ -1014,6 +1030,7 @@ export type MmuAstType = {
     ExpectSpte: ExpectSpte
     ExpectState: ExpectState
     ExpectValue: ExpectValue
+    ExpectWhy: ExpectWhy
     Expectation: Expectation
     FrameRange: FrameRange
     Frames: Frames
@@ -1301,6 +1318,15 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             properties: {
                 value: {
                     name: ExpectValue.value
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
+        ExpectWhy: {
+            name: ExpectWhy.$type,
+            properties: {
+                rule: {
+                    name: ExpectWhy.rule
                 }
             },
             superTypes: [Expectation.$type]
