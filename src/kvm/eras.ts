@@ -29,8 +29,20 @@ export interface KernelCaps {
   readonly retPf: Readonly<
     Record<'CONTINUE' | 'RETRY' | 'EMULATE' | 'WRITE_PROTECTED' | 'INVALID' | 'FIXED' | 'SPURIOUS', number>
   >;
+  /** the vCPU is in guest mode before the MMU for nested NPT is set up, so its pages are marked (v6.14, and stable releases since) */
+  readonly nestedNptGuestMode: boolean;
   /** only a write-protected gfn is unprotected for a retry, and only a retry that unprotected something happens (v6.12) */
   readonly retryOnlyUnprotected: boolean;
+  /** a huge TDP MMU entry above the goal level is split, not zapped (v6.2; 6.1 zaps, 6.12 splits) */
+  readonly tdpSplitOnFault: boolean;
+  /** tdp_mmu_zap_spte_atomic() lets the change take effect after the flush, so FROZEN_SPTE is never its new value (v6.10) */
+  readonly zapFollowsAfterFlush: boolean;
+  /** tdp_mmu_zap_root() goes 4K, 2M, 1G, root (v6.9; seen in traces of 6.12.107), not 1G, root */
+  readonly zapRootLevelByLevel: boolean;
+  /** INVLPG synchronizes the one entry of an unsync page, and never maps what was not mapped (v6.4) */
+  readonly invlpgSyncsSpte: boolean;
+  /** FNAME(is_self_change_mapping) keeps self-mapping guest huge pages small (until v6.2) */
+  readonly selfChangeMapping: boolean;
   /** the page-fault path gets all 64 bits of the error code (v6.11); before, the low half */
   readonly errorCode64: boolean;
   /** EPT violation -> PFERR: which qualification bits make P, and whether a data read sets U */
@@ -81,6 +93,8 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     tdpRoleFixed: at(kernel, 'v5.19'),
     tdpRoleFollows: at(kernel, 'v5.17') ? 'nx-wp-smep' : at(kernel, 'v4.20') ? 'nx-wp' : 'none',
     directGpteIs8: at(kernel, 'v5.1') && !at(kernel, 'v5.17'),
+    nestedNptGuestMode:
+      at(kernel, 'v6.14') || stable(kernel, 6, 1, 129) || stable(kernel, 6, 6, 79) || stable(kernel, 6, 12, 16),
     tdpMmu: at(kernel, 'v5.15') ? 'default' : at(kernel, 'v5.10') ? 'optional' : 'absent',
     retPf: at(kernel, 'v6.12')
       ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, WRITE_PROTECTED: 3, INVALID: 4, FIXED: 5, SPURIOUS: 6 }
@@ -88,6 +102,11 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
         ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, WRITE_PROTECTED: 2, INVALID: 3, FIXED: 4, SPURIOUS: 5 }
         : { CONTINUE: -1, RETRY: 0, EMULATE: 1, WRITE_PROTECTED: 1, INVALID: 2, FIXED: 3, SPURIOUS: 4 },
     retryOnlyUnprotected: at(kernel, 'v6.12'),
+    tdpSplitOnFault: at(kernel, 'v6.2'),
+    zapFollowsAfterFlush: at(kernel, 'v6.10'),
+    zapRootLevelByLevel: at(kernel, 'v6.9'),
+    invlpgSyncsSpte: at(kernel, 'v6.4'),
+    selfChangeMapping: !at(kernel, 'v6.3'),
     errorCode64: at(kernel, 'v6.11'),
     eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),

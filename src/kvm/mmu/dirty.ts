@@ -2,16 +2,17 @@
  * Dirty logging: arming and disarming a slot, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG, splitting huge pages ahead of time.
  * Facts: reference kvm-mmu-model.md 3.7, 3.9, chapters 20 and 21; order of steps as in v6.1.
  */
-import { emit, enter, leave } from '../machine';
+import { enter, leave } from '../machine';
 import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
 import { EINVAL, ENOENT, type IoctlResult } from '../kvm_main';
-import { role_get, role_put } from '../roles';
+import { role_get } from '../roles';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
 import { kvm_mmu_max_mapping_level } from './hugepage';
 import { kvm_mmu_role_as_id, sptep_to_sp } from './pages';
 import { drop_spte, rmapOf, spte_write_protect } from './rmap';
 import { kvm_mmu_slot_gfn_write_protect } from './track';
-import { tdp_mmu_init_sp_of, tdp_mmu_set_spte } from './tdp_mmu_ops';
+import { tdp_mmu_set_spte, tdp_mmu_zap_spte_atomic } from './tdp_mmu_ops';
+import { tdp_mmu_split_huge_page } from './tdp_mmu_split';
 
 type Visit = (root: KvmMmuPage, sptep: number, level: number, gfn: number, lo: number, hi: number) => void;
 
@@ -151,9 +152,7 @@ export function slot_disable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
     for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 2, (root, sptep, level, gfn, lo) => {
       if (level > 3 || m.spte.isLast(lo, level) || gfn < slot.base_gfn || gfn >= slotEnd(slot)) return;
       if (kvm_mmu_max_mapping_level(m, slot, gfn, 3) < level) return;
-      tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.frozenLo, m.spte.frozenHi, true, -1);
-      kvm_flush_remote_tlbs(kvm, 'a table will be replaced by a huge page');
-      m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
+      tdp_mmu_zap_spte_atomic(kvm, root, sptep, gfn, level, -1, 'a table will be replaced by a huge page');
     });
   leave(m);
 }
@@ -164,55 +163,8 @@ function kvm_mmu_try_split_huge_pages(kvm: Kvm, slot: KvmMemorySlot, start: numb
   if (!m.tdpMmuEnabled) return;
   enter(m, 'kvm_tdp_mmu_try_split_huge_pages', -1, slot);
   for_each_tdp_spte(kvm, slot.as_id, start, end, 2, (root, sptep, level, gfn, lo, hi) => {
-    if (m.spte.isLast(lo, level)) tdp_mmu_split_huge_page(kvm, root, sptep, gfn, level, lo, hi);
+    if (m.spte.isLast(lo, level)) tdp_mmu_split_huge_page(kvm, root, sptep, gfn, level, lo, hi, -1);
   });
-  leave(m);
-}
-
-/** tdp_mmu_split_huge_page(): a table of smaller pages with the same rights takes the place of a huge page. */
-function tdp_mmu_split_huge_page(
-  kvm: Kvm,
-  root: KvmMmuPage,
-  sptep: number,
-  gfn: number,
-  level: number,
-  lo: number,
-  hi: number,
-): void {
-  const m = kvm.machine;
-  const R = m.roles;
-  enter(m, 'tdp_mmu_split_huge_page', -1, root);
-  const parent = sptep_to_sp(kvm, sptep) ?? root;
-  const sp = tdp_mmu_init_sp_of(kvm, gfn, role_put(parent.role, R.level, level - 1), sptep, -1);
-  kvm.tdp_mmu_pages++;
-  const pages = 512 ** (level - 2);
-  const first = m.spte.pfn(lo, hi);
-  for (let i = 0; i < 512; i++) {
-    const pfn = first + i * pages;
-    let childLo = ((lo & 0xfff) | (pfn << 12)) >>> 0;
-    let childHi = ((hi & 0xfff00000) | Math.floor(pfn / 0x100000)) >>> 0;
-    if (level === 2) {
-      childLo = (childLo & ~0x80) >>> 0;
-      if (m.config.nx_huge_pages && role_get(sp.role, R.access) & 1) {
-        const { x, nx } = m.spte.masks;
-        childLo = ((childLo & ~nx.lo) | x.lo) >>> 0;
-        childHi = ((childHi & ~nx.hi) | x.hi) >>> 0;
-      }
-    }
-    m.mem.writeQ(sp.spt * 4096 + i * 8, childLo, childHi);
-  }
-  m.spte.make_nonleaf_spte(sp.spt, role_get(sp.role, R.ad_disabled) === 1);
-  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.lo, m.spte.hi, true, -1);
-  emit(m, (o) =>
-    o.event({
-      kind: 'kvm_mmu_split_huge_page',
-      vcpu: -1,
-      gfn: BigInt(gfn),
-      spte: (BigInt(hi) << 32n) | BigInt(lo),
-      level,
-      errno: 0,
-    }),
-  );
   leave(m);
 }
 

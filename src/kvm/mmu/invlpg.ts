@@ -10,7 +10,7 @@ import { ShadowWalk } from './direct_map';
 import { vcpu_clear_mmio_info } from './mmio';
 import { kvm_mmu_page_get_gfn, mmu_page_zap_pte, spte_index, sptep_to_sp } from './pages';
 import { instance, prefetch_gpte } from './shadow_fault';
-import { get_level1_sp_gpa } from './sync_page';
+import { get_level1_sp_gpa, sync_spte } from './sync_page';
 
 /** kvm_mmu_invlpg(): the current root and the cached ones. */
 export function kvm_mmu_invlpg(vcpu: KvmVcpu, gva: bigint): void {
@@ -41,13 +41,13 @@ export function kvm_mmu_invalidate_gva(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, 
   leave(m);
 }
 
-/** FNAME(invlpg): only entries of unsync pages can differ from the guest's. */
+/** FNAME(invlpg), since v6.4 __kvm_mmu_invalidate_addr(): only entries of unsync pages can differ from the guest's. */
 function invlpg(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, root_hpa: number): void {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   vcpu_clear_mmio_info(vcpu, gva);
   if (root_hpa === INVALID_PAGE) return;
-  enter(m, `${instance(vcpu)}_invlpg`, vcpu.vcpu_id, mmu);
+  enter(m, m.caps.invlpgSyncsSpte ? '__kvm_mmu_invalidate_addr' : `${instance(vcpu)}_invlpg`, vcpu.vcpu_id, mmu);
   const it = new ShadowWalk();
   for (it.init(vcpu, Number(gva & 0xffffffffn), Number(gva >> 32n), root_hpa); it.okay();) {
     const sptep = it.sptep;
@@ -55,7 +55,19 @@ function invlpg(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, root_hpa: number): void
     if (!sp) break;
     const lo = m.mem.readLo(sptep);
     const hi = m.mem.readHi(sptep);
-    if (m.spte.isLast(lo, it.level)) {
+    if (m.caps.invlpgSyncsSpte) {
+      if (sp.unsync) {
+        const r = sync_spte(vcpu, sp, spte_index(sptep));
+        if (r < 0) mmu_page_zap_pte(kvm, sp, sptep, null);
+        if (r)
+          kvm_flush_remote_tlbs_with_address(
+            kvm,
+            kvm_mmu_page_get_gfn(m, sp, spte_index(sptep)),
+            512 ** (role_get(sp.role, m.roles.level) - 1),
+            'INVLPG changed a shadow entry',
+          );
+      }
+    } else if (m.spte.isLast(lo, it.level)) {
       if (!sp.unsync) break;
       const four = m.roles.has4ByteGpte(sp.role);
       const gpa = get_level1_sp_gpa(vcpu, sp) + spte_index(sptep) * (four ? 4 : 8);

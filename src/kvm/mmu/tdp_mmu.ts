@@ -9,7 +9,8 @@ import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { traceRequested } from './direct_map';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
-import { tdp_mmu_init_sp_of, tdp_mmu_set_spte, tdpWalk } from './tdp_mmu_ops';
+import { tdp_mmu_init_sp_of, tdp_mmu_set_spte, tdp_mmu_zap_spte_atomic, tdpWalk } from './tdp_mmu_ops';
+import { tdp_mmu_split_huge_page } from './tdp_mmu_split';
 
 const bigSpte = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
 
@@ -61,9 +62,15 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
     hi = m.mem.readHi(sptep);
     if (fault.nx_huge_page_workaround_enabled) disallowed_hugepage_adjust(vcpu, fault, lo, hi, level);
     if (level === fault.goal_level) break;
+    if (m.caps.tdpSplitOnFault && m.spte.isPresent(lo, hi) && m.spte.isLast(lo, level)) {
+      sp = tdp_mmu_split_huge_page(kvm, root, sptep, base, level, lo, hi, vcpu.vcpu_id);
+      if (fault.huge_page_disallowed && fault.req_level >= level) sp.nx_huge_page_disallowed = true;
+      level--;
+      continue;
+    }
     if (m.spte.isPresent(lo, hi) && m.spte.isLast(lo, level)) {
       // A huge mapping above the goal: freeze it, flush, and let a table take its place.
-      tdp_mmu_zap_spte_atomic(vcpu, root, sptep, base, level);
+      tdp_mmu_zap_spte_atomic(kvm, root, sptep, base, level, vcpu.vcpu_id, 'a huge page is being split');
       lo = m.spte.nonpresentLo;
       hi = m.spte.nonpresentHi;
     }
@@ -181,16 +188,6 @@ export function setSpteEvent(vcpu: KvmVcpu, gfn: number, sptep: number, level: n
     x: executable ? 1 : 0,
     u: (u.lo | u.hi) !== 0 ? (((lo & u.lo) | (hi & u.hi)) !== 0 ? 1 : 0) : -1,
   };
-}
-
-function tdp_mmu_zap_spte_atomic(vcpu: KvmVcpu, root: KvmMmuPage, sptep: number, gfn: number, level: number): void {
-  const kvm = vcpu.kvm;
-  const m = kvm.machine;
-  enter(m, 'tdp_mmu_zap_spte_atomic', vcpu.vcpu_id, null);
-  tdp_mmu_set_spte(kvm, root, sptep, gfn, level, m.spte.frozenLo, m.spte.frozenHi, true, vcpu.vcpu_id);
-  kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a huge page is being split');
-  m.mem.writeQ(sptep, m.spte.nonpresentLo, m.spte.nonpresentHi);
-  leave(m);
 }
 
 /** kvm_tdp_mmu_get_walk(): the entries from the root down to the last one that exists. */

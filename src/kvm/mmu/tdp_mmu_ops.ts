@@ -6,6 +6,7 @@ import { emit, enter, leave } from '../machine';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { mark_page_dirty_in_slot, __gfn_to_memslot } from '../kvm_main';
+import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { kvm_mmu_role_as_id, pageFields } from './pages';
 
 const hex64 = (lo: number, hi: number): bigint => (BigInt(hi) << 32n) | BigInt(lo);
@@ -59,6 +60,36 @@ export function tdp_mmu_clear_spte(
 ): void {
   const { nonpresentLo, nonpresentHi } = kvm.machine.spte;
   tdp_mmu_set_spte(kvm, root, sptep, gfn, level, nonpresentLo, nonpresentHi, shared, -1);
+}
+
+/** tdp_mmu_zap_spte_atomic(): nobody may use the entry until every TLB has forgotten it. */
+export function tdp_mmu_zap_spte_atomic(
+  kvm: Kvm,
+  root: KvmMmuPage,
+  sptep: number,
+  gfn: number,
+  level: number,
+  vcpu: number,
+  why: string,
+): void {
+  const m = kvm.machine;
+  const { frozenLo, frozenHi, nonpresentLo, nonpresentHi } = m.spte;
+  enter(m, 'tdp_mmu_zap_spte_atomic', vcpu, root);
+  const pages = 512 ** (level - 1);
+  if (m.caps.zapFollowsAfterFlush) {
+    const lo = m.mem.readLo(sptep);
+    const hi = m.mem.readHi(sptep);
+    m.mem.writeQ(sptep, frozenLo, frozenHi);
+    kvm_flush_remote_tlbs_with_address(kvm, gfn, pages, why);
+    m.mem.writeQ(sptep, nonpresentLo, nonpresentHi);
+    const as_id = kvm_mmu_role_as_id(m, root.role);
+    handle_changed_spte(kvm, as_id, gfn, lo, hi, nonpresentLo, nonpresentHi, level, true, vcpu);
+  } else {
+    tdp_mmu_set_spte(kvm, root, sptep, gfn, level, frozenLo, frozenHi, true, vcpu);
+    kvm_flush_remote_tlbs_with_address(kvm, gfn, pages, why);
+    m.mem.writeQ(sptep, nonpresentLo, nonpresentHi);
+  }
+  leave(m);
 }
 
 /** __handle_changed_spte() */
@@ -147,7 +178,7 @@ export function kvm_tdp_mmu_zap_invalidated_roots(kvm: Kvm): void {
   leave(m);
 }
 
-/** tdp_mmu_zap_root(): in two passes, so that no single step frees more than 1G worth of tables. */
+/** tdp_mmu_zap_root(): in passes, so that no single step frees more than 1G worth of tables; newer kernels go level by level. */
 export function tdp_mmu_zap_root(kvm: Kvm, root: KvmMmuPage, shared: boolean): void {
   const m = kvm.machine;
   enter(m, 'tdp_mmu_zap_root', -1, root);
@@ -163,6 +194,7 @@ export function tdp_mmu_zap_root(kvm: Kvm, root: KvmMmuPage, shared: boolean): v
       else if (!m.spte.isLast(lo, level)) zap(m.spte.pfn(lo, hi), level - 1, gfn + i * pages, zap_level);
     }
   };
+  if (m.caps.zapRootLevelByLevel) for (let level = 1; level < 3; level++) zap(root.spt, rootLevel, 0, level);
   zap(root.spt, rootLevel, 0, 3);
   zap(root.spt, rootLevel, 0, rootLevel);
   leave(m);
