@@ -71,6 +71,10 @@ export const styles = css`
   vscode-textfield.wide {
     width: 25ch;
   }
+  vscode-textfield,
+  vscode-textfield.wide {
+    max-width: 100%;
+  }
 
   /* the ruler */
   /* where there is no room for all bits, the low ones are seen first, and the names stay */
@@ -419,7 +423,7 @@ export const styles = css`
       overflow-wrap: anywhere;
     }
     .words {
-      grid-template-columns: max-content max-content 1fr;
+      grid-template-columns: max-content minmax(0, max-content) 1fr;
     }
     .word .summary {
       grid-column: 1 / -1;

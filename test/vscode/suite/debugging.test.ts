@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { harness } from '../harness-client';
 import { THEMES } from '../protocol';
 import type { StateBody } from '../../../src/adapter/protocol';
-import { activated, endSessions, hoverAt, lineOf, openExample, request, Stops, until } from './helpers';
+import { activated, endSessions, hoverAt, lineOf, OneFile, openExample, request, Stops, until } from './helpers';
 
 /** Checkbox of an exception filter in the Breakpoints view. */
 const filterBox = (label: string) => `.debug-breakpoints .monaco-list-row:has-text("${label}") [role=checkbox]`;
@@ -211,6 +211,36 @@ describe('debugging a scenario', () => {
     assert.equal((await state(second)).position.statements <= 1, true);
     assert.ok((await state(first)).position.statements > 10);
     await vscode.debug.stopDebugging(second);
+  });
+
+  it('debugs a scenario that is no file, with breakpoints in it', async () => {
+    const [folder] = vscode.workspace.workspaceFolders ?? [];
+    assert.ok(folder);
+    await vscode.debug.stopDebugging();
+    const text = new TextDecoder().decode(
+      await vscode.workspace.fs.readFile(vscode.Uri.joinPath(folder.uri, 'smm.mmu')),
+    );
+    const files = vscode.workspace.registerFileSystemProvider('memory', new OneFile(text));
+    const document = await vscode.workspace.openTextDocument(vscode.Uri.parse('memory:/folder/smm.mmu'));
+    assert.equal(document.languageId, 'mmu');
+    await vscode.window.showTextDocument(document, vscode.ViewColumn.One);
+    const line = lineOf(document, 'rsm');
+    const breakpoint = new vscode.SourceBreakpoint(new vscode.Location(document.uri, new vscode.Position(line, 0)));
+    vscode.debug.addBreakpoints([breakpoint]);
+    const state = await stops.after(() => vscode.commands.executeCommand('mmuscope.debugScenario'));
+    // The filter for SMM entry is still set: the first stop is there, the second at the breakpoint.
+    const there =
+      state.position.line === line + 1
+        ? state
+        : await stops.after(() => vscode.commands.executeCommand('workbench.action.debug.continue'));
+    assert.equal(there.position.line, line + 1);
+    const { stackFrames } = (await vscode.debug.activeDebugSession?.customRequest('stackTrace', { threadId: 1 })) as {
+      stackFrames: { source?: { path?: string } }[];
+    };
+    assert.equal(stackFrames[0].source?.path, document.uri.toString());
+    vscode.debug.removeBreakpoints([breakpoint]);
+    await endSessions();
+    files.dispose();
   });
 
   it('says what is wrong with a launch attribute, and what to write', async function () {

@@ -96,3 +96,29 @@ export async function hoverAt(document: vscode.TextDocument, position: vscode.Po
   );
   return hovers.flatMap((h) => h.contents.map((c) => (c as vscode.MarkdownString).value)).join('\n');
 }
+
+/** A file system of one read-only file, whatever its path: what a virtual workspace is to the extension. */
+export class OneFile implements vscode.FileSystemProvider {
+  readonly onDidChangeFile = new vscode.EventEmitter<vscode.FileChangeEvent[]>().event;
+  private readonly bytes: Uint8Array;
+
+  constructor(text: string) {
+    this.bytes = new TextEncoder().encode(text);
+  }
+  watch = (): vscode.Disposable => new vscode.Disposable(() => undefined);
+  stat = (uri: vscode.Uri): vscode.FileStat => ({
+    type: uri.path.endsWith('.mmu') ? vscode.FileType.File : vscode.FileType.Directory,
+    ctime: 0,
+    mtime: 0,
+    size: this.bytes.length,
+  });
+  readFile = (): Uint8Array => this.bytes;
+  readDirectory = (): [string, vscode.FileType][] => [];
+  private readonly refuse = (): never => {
+    throw vscode.FileSystemError.NoPermissions('read-only');
+  };
+  createDirectory = this.refuse;
+  writeFile = this.refuse;
+  delete = this.refuse;
+  rename = this.refuse;
+}
