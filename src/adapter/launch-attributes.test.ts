@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { checkLaunch, LAUNCH_ATTRIBUTES, launchSchema } from './launch-attributes';
 
 describe('launch attributes', () => {
@@ -46,6 +47,15 @@ describe('launch attributes', () => {
   for (const [given, message] of wrong) {
     it(`refuses ${JSON.stringify(given) ?? 'nothing'}`, () => assert.throws(() => checkLaunch(given), message));
   }
+
+  it('are the ones that the documentation lists', () => {
+    const text = readFileSync(new URL('../../docs/debug-adapter.md', import.meta.url), 'utf8');
+    const rows = [...text.matchAll(/^\| `(\w+)` +\| [^|]+\| [^|]*\| (.*?) +\|$/gm)].map((m) => [m[1], m[2]]);
+    assert.deepEqual(
+      rows,
+      LAUNCH_ATTRIBUTES.map((a) => [a.name, a.markdownDescription]),
+    );
+  });
 
   it('the schema has a description and a type for each, and legal defaults', () => {
     const { properties } = launchSchema();

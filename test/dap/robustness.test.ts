@@ -65,6 +65,18 @@ describe('an endless scenario', () => {
     assert.ok(took < 100, `pausing took ${took.toFixed(0)} ms`);
   });
 
+  it('shows the progress of a long way, and stops when that is cancelled', async () => {
+    const started = s.next('progressStart');
+    await s.send('mmuscope/goto', { event: 1_000_000_000 });
+    const { progressId, title, cancellable } = (await started).body as Record<string, unknown>;
+    assert.deepEqual([title, cancellable], ['Going to an event', true]);
+    const [stopped, ended] = [s.next('stopped'), s.next('progressEnd')];
+    await s.send('cancel', { progressId: 'another' });
+    await s.send('cancel', { progressId });
+    assert.equal(((await stopped) as DebugProtocol.StoppedEvent).body.reason, 'pause');
+    assert.deepEqual((await ended).body, { progressId });
+  });
+
   it('takes breakpoints while it runs, and shows each vCPU as a thread', async () => {
     await s.send('continue', { threadId: 1 });
     await assert.rejects(s.send('stackTrace', { threadId: 1 }), /in progress: pause it first/);
