@@ -2,8 +2,7 @@
  * `npm run vectors -- --dump DIR`: the memory dump of a real guest, walked from its CR3. What src/hw says of its address space has to
  * equal what QEMU's monitor said at the same stop: `info mem` range by range, `gva2gpa` address by address.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { ACC_DRY, ACC_READ, OK, RIGHT_U, RIGHT_W } from '../hw/access';
 import { intelFeatures } from '../hw/features';
@@ -40,10 +39,12 @@ function fileIn(folder: string, ...names: string[]): string {
   return found;
 }
 
-/** Text of a file, unpacked if its name ends in .gz. */
-function textOf(path: string): string {
-  const bytes = readFileSync(path);
-  return (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8');
+/** Text of a file, plain or xz. */
+async function textOf(path: string): Promise<string> {
+  const source = await openSource(path);
+  const text = new TextDecoder().decode(source.read(0, source.size));
+  source.close();
+  return text;
 }
 
 const hex16 = (v: bigint): string => v.toString(16).padStart(16, '0');
@@ -78,7 +79,7 @@ export function infoMem(leaves: LeafRuns): string[] {
 
 /** Opens the dump in `folder`, compares it with what lies beside it. */
 export async function compareDump(folder: string): Promise<DumpOutcome> {
-  const registers = JSON.parse(textOf(fileIn(folder, 'registers.json', 'registers.json.gz'))) as Registers;
+  const registers = JSON.parse(await textOf(fileIn(folder, 'registers.json'))) as Registers;
   const path = fileIn(folder, 'dump.elf.xz', 'dump.elf');
   const report: string[] = [];
   const opening = performance.now();
@@ -112,13 +113,13 @@ export async function compareDump(folder: string): Promise<DumpOutcome> {
     const leaves = listLeaves(t);
     const done = performance.now();
     report.push(`${leaves.count} runs of pages, listed in ${(done - again).toFixed(1)} ms (the first time, reading its tables from the dump, ${(again - first).toFixed(1)} ms)`); // prettier-ignore
-    const wanted = textOf(fileIn(folder, 'info-mem.txt', 'info-mem.txt.gz')).split('\n').filter((l) => l !== ''); // prettier-ignore
+    const wanted = (await textOf(fileIn(folder, 'info-mem.txt', 'info-mem.txt.xz'))).split('\n').filter((l) => l !== ''); // prettier-ignore
     const actual = infoMem(leaves);
     const ranges = compareLines(wanted, actual, report);
     passed += ranges.same;
     failed += ranges.different;
 
-    const pairs = JSON.parse(textOf(fileIn(folder, 'gva2gpa.json', 'gva2gpa.json.gz'))) as [string, string | null][];
+    const pairs = JSON.parse(await textOf(fileIn(folder, 'gva2gpa.json'))) as [string, string | null][];
     let shown = 0;
     for (const [gva, gpa] of pairs) {
       const va = BigInt(gva);

@@ -12,9 +12,9 @@ export const ACC_FETCH = 2;
 export const ACC_TYPE = 3;
 /** The access is made at CPL 3. */
 export const ACC_USER = 4;
-/** Implicit supervisor access (descriptor tables, TSS, IDT): supervisor-mode at any CPL, RFLAGS.AC does not lift SMAP. SDM 3A 4.6. */
+/** Implicit supervisor access (descriptor tables, TSS, IDT): supervisor-mode at any CPL, RFLAGS.AC does not lift SMAP. SDM vol. 3A, "Access Rights". */
 export const ACC_IMPLICIT = 8;
-/** Shadow-stack access (CALL, RET, RSTORSSP, WRSS …): type read or write. SDM 3A 4.6, vol. 1 17. */
+/** Shadow-stack access (CALL, RET, RSTORSSP, WRSS …): type read or write. SDM vol. 1, "Control-flow Enforcement Technology". */
 export const ACC_SHSTK = 16;
 /** RFLAGS.AC is 1 (matters for explicit supervisor accesses while CR4.SMAP = 1). */
 export const ACC_AC = 32;
@@ -51,7 +51,7 @@ export const STATUS_NAMES = [
   'ok', 'pf', 'ept_violation', 'ept_misconfig', 'npf', 'spp_miss', 'spp_misconfig', 've', 'non_canonical', 'gp_pdpte',
 ] as const; // prettier-ignore
 
-// ---- #PF error code bits. SDM 3A figure 4-12, APM vol. 2 8.4.2. ----
+// ---- #PF error code bits. SDM vol. 3A, "Page-Fault Exceptions"; APM vol. 2, "Page-Fault Error Code". ----
 
 export const PFEC_P = 1;
 export const PFEC_W = 2;
@@ -117,7 +117,7 @@ export const R_COUNT = 32;
 export const RIGHT_W = 1;
 export const RIGHT_U = 2;
 export const RIGHT_NX = 4;
-/** The mapping is a shadow-stack page: W = 0 and D = 1 in the last entry, W = 1 in all others. SDM 3A 4.6. */
+/** The mapping is a shadow-stack page: W = 0 and D = 1 in the last entry, W = 1 in all others. SDM vol. 3A, "Access Rights". */
 export const RIGHT_SS = 8;
 
 // ---- R_LEAF_FLAGS ----

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { OK } from './access';
-import { accesses, build, dump, machinePlan, type MachinePlan } from './random-testing';
-import { halves } from './tables-testing';
+import { accesses, build, dump, machinePlan, type MachinePlan } from './testing/random';
+import { halves } from './testing/tables';
 import type { Translator } from './translate';
 
 /** All that a caller can see of the last translation. */

@@ -48,7 +48,7 @@ export class LeafRuns {
     const { room } = this;
     const wider = <T extends Int32Array | Uint8Array | Uint16Array>(a: T): T => {
       const b = new (a.constructor as new (n: number) => T)(room);
-      b.set(a as never);
+      b.set(a);
       return b;
     };
     this.vaLo = wider(this.vaLo);

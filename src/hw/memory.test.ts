@@ -100,4 +100,23 @@ describe('physical memory', () => {
     assert.equal(forks[4].read32(7 * 4096), 7);
     assert.equal(forks[3].read32(7 * 4096), 70);
   });
+
+  it('takes frames from its backing when they are first read, once each, in forks too', () => {
+    const asked: number[] = [];
+    const m = new PhysMemory();
+    m.backing = (pfn) => {
+      asked.push(pfn);
+      return pfn % 2 === 0 ? new Uint8Array(4096).fill(pfn) : undefined;
+    };
+    assert.equal(m.read8(0x2000), 2);
+    assert.equal(m.read8(0x2fff), 2);
+    m.write8(0x4000, 9);
+    assert.deepEqual([m.read8(0x4000), m.read8(0x4001)], [9, 4], 'a write keeps the rest of the frame');
+    const fork = m.fork();
+    assert.equal(fork.read8(0x6000), 6);
+    assert.equal(m.has(6), true);
+    assert.equal(m.read8(0x3000), 0);
+    assert.equal(m.read8(2 ** 33 * 4096), 0);
+    assert.deepEqual(asked, [2, 4, 6, 6, 3, 2 ** 33]);
+  });
 });

@@ -2,7 +2,7 @@
  * The paging modes as data: for each mode its levels, for each level the bits that are reserved and why. From this the tables are made
  * that the walker (walk.ts) runs on: masks per level and a table of 1024 access decisions. Guest paging and NPT share all of it.
  *
- * Sources: SDM vol. 3A chapter 4, APM vol. 2 chapter 5 and 15.25.
+ * Sources: SDM vol. 3A, "Paging"; APM vol. 2, "Page Translation and Protection" and "Nested Paging".
  */
 import { ACC_AC, ACC_COUNT, ACC_FETCH, ACC_IMPLICIT, ACC_SHSTK, ACC_TYPE, ACC_USER, ACC_WRITE } from './access';
 import { RIGHT_NX, RIGHT_SS, RIGHT_U, RIGHT_W } from './access';
@@ -67,7 +67,7 @@ export const PAGING_MODES: Readonly<Record<PagingModeName, PagingMode>> = {
 /** Names of the entries by level. */
 export const LEVEL_NAMES = ['page', 'pte', 'pde', 'pdpte', 'pml4e', 'pml5e'] as const;
 
-/** The paging mode that control registers select. SDM vol. 3A 4.1.1. */
+/** The paging mode that control registers select. SDM vol. 3A, "Four Paging Modes". */
 export function pagingModeOf(cr0: number, cr4: number, efer: number): PagingModeName {
   if ((cr0 & CR0_PG) === 0) return 'off';
   if ((cr4 & CR4_PAE) === 0) return '32bit';

@@ -6,7 +6,7 @@ import {
 import { amdFeatures, intelFeatures, type CpuFeatures } from './features';
 import { PhysMemory } from './memory';
 import { RULES, ruleOf, type RuleId } from './rules';
-import { halves, mapEpt, mapPath, poke64, type EptPathOptions, type PathOptions } from './tables-testing';
+import { halves, mapEpt, mapPath, poke64, type EptPathOptions, type PathOptions } from './testing/tables';
 import { Translator, type EptControls } from './translate';
 import { checkEptp, checkSpptp } from './vmx-pointers';
 import { WhyRecorder } from './why-recorder';

@@ -22,7 +22,7 @@ export const S2_EPT = 1;
 export const S2_NPT = 2;
 
 const RULE_GPA_WIDTH = ruleNumber('npt.gpa-width');
-/** EXITINFO1 bits of a nested page fault, high half: bit 32 final address, bit 33 guest table. APM vol. 2 15.25.6. */
+/** EXITINFO1 bits of a nested page fault, high half: bit 32 final address, bit 33 guest table. APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering". */
 const FINAL_HI = 1;
 const TABLE_HI = 2;
 /** Bit of R_S2_RIGHTS, beside RIGHT_*: the nested mapping is dirty. */
@@ -52,7 +52,7 @@ function walkSecondStage(x: WalkContext, s: SecondStage, lo: number, hi: number,
   if (s.kind === S2_NPT) {
     const npt = s.npt!;
     const table = purpose === S2_TABLE || purpose === S2_PDPTES;
-    // All accesses of the nested walk are user accesses; those to guest tables are writes. APM vol. 2 15.25.5.
+    // All accesses of the nested walk are user accesses; those to guest tables are writes. APM vol. 2, "Nested Table Walk".
     const asked = (table ? ACC_WRITE : access & ACC_TYPE) | ACC_USER;
     const outside = npt.tables.top <= 3 ? hi !== 0 : npt.tables.top === 4 && hi >>> 16 !== 0;
     if (outside) {

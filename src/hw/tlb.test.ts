@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { ACC_DRY, ACC_FETCH, ACC_READ, ACC_USER, ACC_WRITE, EPT_VIOLATION, OK, PF } from './access';
 import { amdFeatures, intelFeatures } from './features';
 import { PhysMemory } from './memory';
-import { halves, mapEpt, mapPath, poke64, type Path } from './tables-testing';
+import { halves, mapEpt, mapPath, poke64, type Path } from './testing/tables';
 import { Tlb } from './tlb';
 import { checkTlb } from './tlb-stale';
 import { Translator, stage2Name } from './translate';
@@ -258,7 +258,7 @@ describe('TLB', () => {
     const before = memory.fork();
     const pages = checkTlb(t).filter((e) => e.kind === 'page');
     assert.deepEqual(
-      pages.map((e) => [e.address, e.serves, e.freshness]).sort((a, b) => (a[0]! < b[0]! ? -1 : 1)),
+      pages.map((e) => [e.address, e.serves, e.freshness]).sort((a, b) => (a[0] < b[0] ? -1 : 1)),
       [
         [VA, 'rwx', { state: 'stale', why: 'R/W is 0 now' }],
         [OTHER, 'rwx', { state: 'stale', why: 'the tables lead to gpa 0x77777000 now, the entry to 0x60000000' }],

@@ -5,7 +5,7 @@
  *
  * Every entry belongs to a context, i.e. what hardware tags it with: VPID (or ASID), PCID and the root of the second stage (EP4TA).
  * Which entries an instruction removes follows SDM vol. 3A "Caching Translation Information" (INVLPG, INVPCID, MOV to CR), vol. 3C
- * "Caching Translation Information" (INVEPT, INVVPID, VM transitions) and APM vol. 2 5.5 and 15.16 (ASIDs, TLB_CONTROL). Where the
+ * "Caching Translation Information" (INVEPT, INVVPID, VM transitions) and APM vol. 2, "Translation-Lookaside Buffer" and "TLB Control" (ASIDs). Where the
  * manuals leave room, entries here live as long as they are allowed to: removed is what must be removed.
  *
  * Sizes and replacement are this model's own (1024 entries of 4 KiB, 64 of 2 MiB, 16 of 1 GiB, four ways, round robin) and deterministic.
@@ -429,7 +429,7 @@ export class Tlb {
   }
 
   /**
-   * TLB_CONTROL of a VMCB at VMRUN (APM vol. 2 15.16.1): 1 all, 3 the guest's ASID, 7 the guest's ASID without global entries. With NPT
+   * TLB_CONTROL of a VMCB at VMRUN (APM vol. 2, "TLB Flush"): 1 all, 3 the guest's ASID, 7 the guest's ASID without global entries. With NPT
    * guest-physical mappings go along.
    */
   tlbControl(control: number, asid: number): number {

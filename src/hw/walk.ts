@@ -2,7 +2,7 @@
  * The walk of x86 page tables in every mode: 32-bit, PAE, 4-level, 5-level; for the guest's tables and for NPT's, which have the same
  * formats. What differs between modes is data (paging.ts). With a second stage each table of the guest is itself found through it.
  *
- * Order of a walk, as SDM vol. 3A 4.6 to 4.8 and APM vol. 2 5.4 have it: top down, at each level presence, then reserved bits; at the
+ * Order of a walk, as SDM vol. 3A, "Paging", and APM vol. 2, "Page Translation and Protection", have it: top down, at each level presence, then reserved bits; at the
  * last level access rights and protection keys; then accessed and dirty flags; then (in the caller) the final address goes through the
  * second stage. A refused access sets no flag here; processors may have set accessed flags of upper levels, the SDM leaves it open.
  */

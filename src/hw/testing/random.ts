@@ -1,11 +1,11 @@
 /** Random machines for property tests: a guest with a few mapped pages, in any mode, under any second stage. */
 import fc from 'fast-check';
-import { ACC_AC, ACC_FETCH, ACC_IMPLICIT, ACC_READ, ACC_SHSTK, ACC_USER, ACC_WRITE } from './access';
-import { amdFeatures, intelFeatures } from './features';
-import { PhysMemory } from './memory';
-import { PAGING_MODES, type PagingModeName } from './paging';
-import { mapEpt, mapPath, poke64 } from './tables-testing';
-import { Translator } from './translate';
+import { ACC_AC, ACC_FETCH, ACC_IMPLICIT, ACC_READ, ACC_SHSTK, ACC_USER, ACC_WRITE } from '../access';
+import { amdFeatures, intelFeatures } from '../features';
+import { PhysMemory } from '../memory';
+import { PAGING_MODES, type PagingModeName } from '../paging';
+import { mapEpt, mapPath, poke64 } from './tables';
+import { Translator } from '../translate';
 
 export type GuestMode = Exclude<PagingModeName, 'off'>;
 

@@ -1,6 +1,6 @@
 /** Page tables for tests: one path from a root to a page, with the flags of each entry chosen. */
-import type { PhysMemory } from './memory';
-import { PAGING_MODES, type PagingModeName } from './paging';
+import type { PhysMemory } from '../memory';
+import { PAGING_MODES, type PagingModeName } from '../paging';
 
 const low = (v: bigint): number => Number(BigInt.asIntN(32, v));
 const high = (v: bigint): number => Number(BigInt.asIntN(32, v >> 32n));
