@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import type { RootView, TableBody, TableRow, WhyStepView } from '../../src/adapter/protocol';
+import type { RootView, TableBody, TableRow, WhyStepView, WhyView } from '../../src/adapter/protocol';
 import {
   countsText,
+  goalOfWalk,
   kindOf,
   mmioText,
   parseAddress,
-  placeOfWalk,
   rootAfterStop,
+  rootOfWalk,
   rowAt,
   sizeText,
   visibleRows,
@@ -134,15 +135,32 @@ describe('following the stops', () => {
   });
 
   const step = (table: string, level: number, index: number) => ({ table, level, index }) as WhyStepView;
+  const walk = (steps: WhyStepView[], access = '', text = '') =>
+    ({ access, steps, verdict: { text } }) as unknown as WhyView;
 
   it('finds the entry at which the last walk of a kind ended', () => {
-    const steps = [
+    const why = walk([
       ...[step('ept', 4, 0), step('ept', 3, 0), step('ept', 2, 0), step('ept', 1, 16)],
       step('guest', 4, 5),
       ...[step('ept', 4, 0), step('ept', 3, 1), step('ept', 2, 7)],
-    ];
-    assert.deepEqual(placeOfWalk(steps, 'ept', 4), { path: [0, 1], index: 7 });
-    assert.deepEqual(placeOfWalk(steps, 'guest', 4), { path: [], index: 5 });
-    assert.equal(placeOfWalk(steps, 'npt', 4), undefined);
+    ]);
+    assert.deepEqual(goalOfWalk(why, { kind: 'ept', level: 4 }), { path: [0, 1], index: 7 });
+    assert.deepEqual(goalOfWalk(why, { kind: 'guest', level: 4 }), { path: [], index: 5 });
+    assert.equal(goalOfWalk(why, { kind: 'npt', level: 4 }), undefined);
+  });
+
+  it('goes by the address where caches took the place of the upper levels', () => {
+    const access = 'supervisor read of gva 0x209004';
+    const text = 'EPT misconfiguration at gpa 0x10000004: ept.write-only failed';
+    const why = walk([step('guest', 1, 9), step('ept', 1, 0)], access, text);
+    assert.deepEqual(goalOfWalk(why, { kind: 'guest', level: 4 }), { address: '0x209004', level: 1 });
+    assert.deepEqual(goalOfWalk(why, { kind: 'ept', level: 4 }), { address: '0x10000004', level: 1 });
+  });
+
+  it('follows a fault to the tree whose entry decided it', () => {
+    const roots = [root('cr3', 'guest', true), root('as1', 'ept', false), root('as0', 'ept', true)];
+    assert.equal(rootOfWalk(walk([step('guest', 1, 9), step('ept', 1, 0)]), roots)?.id, 'as0');
+    assert.equal(rootOfWalk(walk([step('guest', 1, 9)]), roots)?.id, 'cr3');
+    assert.equal(rootOfWalk(walk([]), roots), null);
   });
 });

@@ -1,13 +1,5 @@
 /** What the Tables view shows, without the showing: which rows, what kind each is, where to go next. Pure functions over JSON. */
-import type {
-  RootView,
-  RowMark,
-  RootsBody,
-  TableBody,
-  TableKind,
-  TableRow,
-  WhyStepView,
-} from '../../src/adapter/protocol';
+import type { RootView, RowMark, RootsBody, TableBody, TableRow, WhyView } from '../../src/adapter/protocol';
 
 /** Which rows to show. */
 export type RowFilter = 'all' | 'present' | 'mmio' | 'changed';
@@ -154,22 +146,32 @@ export function countsText(body: TableBody): string {
   return parts.length === 0 ? 'no entry present' : parts.join(' · ');
 }
 
-/** A place in a tree: indexes to the table, and the entry in it. */
-export interface Place {
-  readonly path: readonly number[];
-  readonly index: number;
+/** Where to go in a tree: the indexes down to a table and an entry in it, or an address and the level at which to stop. */
+export type Goal =
+  { readonly path: readonly number[]; readonly index: number } | { readonly address: string; readonly level: number };
+
+/** The root in use of the tree whose entry decided a walk; null if the walk read no table that can be shown. */
+export function rootOfWalk(why: WhyView, roots: readonly RootView[]): RootView | null {
+  const table = why.steps.at(-1)?.table;
+  return roots.find((r) => r.kind === table && r.current) ?? null;
 }
 
 /**
- * Where the last walk through trees of a kind ended: the entry that decided, by the indexes of the steps above it. A walk of guest
- * tables under EPT holds many EPT walks; the last is the one that counts. undefined if no such tree was read from its root.
+ * The entry at which the last walk through trees of a kind ended. A walk of guest tables under EPT holds many EPT walks; the last is
+ * the one that counts. Where paging-structure caches took the place of the upper levels, the address leads there instead.
  */
-export function placeOfWalk(steps: readonly WhyStepView[], kind: TableKind, rootLevel: number): Place | undefined {
-  const own = steps.filter((s) => s.table === kind);
-  const start = own.findLastIndex((s) => s.level === rootLevel);
-  if (start < 0) return undefined;
-  const walk = own.slice(start);
-  const inOrder = walk.every((s, i) => s.level === rootLevel - i);
-  const last = walk.at(-1);
-  return inOrder && last !== undefined ? { path: walk.slice(0, -1).map((s) => s.index), index: last.index } : undefined;
+export function goalOfWalk(why: WhyView, root: Pick<RootView, 'kind' | 'level'>): Goal | undefined {
+  const own = why.steps.filter((s) => s.table === root.kind);
+  const last = own.at(-1);
+  if (last === undefined) return undefined;
+  const start = own.findLastIndex((s) => s.level === root.level);
+  const walk = start < 0 ? [] : own.slice(start);
+  if (walk.length > 0 && walk.every((s, i) => s.level === root.level - i)) {
+    return { path: walk.slice(0, -1).map((s) => s.index), index: last.index };
+  }
+  const m =
+    root.kind === 'guest'
+      ? /\bgva (0x[0-9a-f]+)/.exec(why.access)
+      : /\bgpa (0x[0-9a-f]+)/.exec(`${why.verdict.text} ${why.access}`);
+  return m?.[1] === undefined ? undefined : { address: m[1], level: last.level };
 }

@@ -24,11 +24,12 @@ import type { RowFilter, RowKind } from './model';
 import {
   KIND_NAMES,
   countsText,
+  goalOfWalk,
   kindOf,
   mmioText,
   parseAddress,
-  placeOfWalk,
   rootAfterStop,
+  rootOfWalk,
   rowAt,
   sizeText,
   visibleRows,
@@ -177,10 +178,15 @@ export class Tables extends LitElement {
       this.body = null;
       return;
     }
-    const fault =
-      this.follow && this.why !== null ? placeOfWalk(this.why.steps, this.root.kind, this.root.level) : undefined;
-    if (fault !== undefined) this.ask(this.root, fault.path, fault.index, true);
-    else if (this.root.kind === before?.kind && this.body !== null)
+    // A fault leads to the tree whose entry decided it, whichever was looked at before.
+    const why = this.follow ? this.why : null;
+    const root = (why === null ? null : rootOfWalk(why, this.roots)) ?? this.root;
+    const goal = why === null ? undefined : goalOfWalk(why, root);
+    if (goal !== undefined) {
+      this.root = root;
+      if ('path' in goal) this.ask(root, goal.path, goal.index, true);
+      else this.askAddress(root, goal.address, goal.level);
+    } else if (this.root.kind === before?.kind && this.body !== null)
       this.ask(this.root, this.body.path, this.selected, true);
     else this.ask(this.root, [], null, true);
   }
@@ -233,10 +239,17 @@ export class Tables extends LitElement {
     host.send({ type: FROM_VIEW.table, request, threadId: this.threadId, root: root.id, path });
   }
 
-  private askAddress(root: RootView, address: string): void {
+  private askAddress(root: RootView, address: string, level?: number): void {
     const request = ++this.requests;
     this.wanted = { request, root, path: [], select: BigInt(address), follows: false };
-    host.send({ type: FROM_VIEW.table, request, threadId: this.threadId, root: root.id, address });
+    host.send({
+      type: FROM_VIEW.table,
+      request,
+      threadId: this.threadId,
+      root: root.id,
+      address,
+      ...(level === undefined ? {} : { level }),
+    });
   }
 
   private descend(row: TableRow): void {

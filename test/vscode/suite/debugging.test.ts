@@ -184,6 +184,21 @@ describe('debugging a scenario', () => {
     assert.match(await harness.frameText('mmu-tables .row.stale'), /gfn 0x10001/);
   });
 
+  it('Tables: a guest page fault leads to the guest entry that decided it', async function () {
+    if (!harness) this.skip();
+    await endSessions();
+    await openExample('faults.mmu');
+    const state = await stops.after(() => harness?.press('F5'));
+    assert.equal(state.stop?.filter, 'guest_page_fault');
+    const gva = BigInt(/gva (0x[0-9a-f]+)/.exec(state.stop.description)?.[1] ?? '0');
+    const index = Number((gva >> 12n) & 511n);
+    assert.match(await harness.frameText('mmu-tables footer', { containing: `Entry ${index}` }), /gpa 0x/);
+    assert.match(await harness.frameText('mmu-tables .head'), /^PT at gpa/);
+    await openExample('mmio.mmu');
+    await endSessions();
+    await stops.after(() => harness?.press('F5'));
+  });
+
   it('keeps two sessions apart', async () => {
     const [folder] = vscode.workspace.workspaceFolders ?? [];
     assert.ok(folder);
