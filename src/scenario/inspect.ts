@@ -86,7 +86,7 @@ export function readState(machine: Machine, vcpu: KvmVcpu | null, name: string, 
     case 'guest_mode':
       return ok(is_guest_mode(vcpu) ? 1 : 0);
     case 'cpu_role':
-      if (!machine.caps.cpuRole) return none(`${kernel.name} has no cpu_role (it came with v5.19)`);
+      if (!machine.caps.cpuRole) return none(`${kernel.name} has no cpu_role: ask for root_role`);
       return roleField(cpuRoleLayout(kernel), cpuRole(vcpu), field);
     case 'root_role':
       return roleField(pageRoleLayout(kernel), BigInt(vcpu.mmu.root_role >>> 0), field);
