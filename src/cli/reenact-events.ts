@@ -41,6 +41,13 @@ export const COMPARED: Readonly<Record<string, Readonly<Record<string, FieldKind
   kvm_mmu_split_huge_page: { ...values('gfn', 'level', 'errno'), spte: 'value' },
   kvm_page_fault: { ...values('guest_rip', 'fault_address', 'error_code'), vcpu_id: 'vcpu' },
   kvm_exit: { ...values('exit_reason', 'guest_rip', 'info1', 'info2', 'intr_info', 'error_code'), vcpu_id: 'vcpu' },
+  kvm_nested_vmexit: {
+    ...values('exit_reason', 'guest_rip', 'info1', 'info2', 'intr_info', 'error_code'),
+    vcpu_id: 'vcpu',
+  },
+  kvm_nested_vmenter: values('rip', 'vmcb', 'nested_rip', 'int_ctl', 'event_inj', 'tdp_enabled', 'guest_pgd'),
+  kvm_nested_intercepts: values('cr_read', 'cr_write', 'exceptions', 'intercept1', 'intercept2', 'intercept3'),
+  kvm_nested_vmexit_inject: values('exit_code', 'exit_info1', 'exit_info2', 'exit_int_info', 'exit_int_info_err'),
   kvm_inj_exception: values('exception', 'has_error', 'error_code', 'reinjected'),
   vcpu_match_mmio: values('gva', 'gpa', 'write', 'gpa_match'),
   kvm_mmio: values('type', 'len', 'gpa', 'val'),
@@ -207,7 +214,7 @@ function normaliseKernel(raw: RawEvent[], run: ProbeRun, unknown: Map<string, nu
       if (!(e.event in LEFT_OUT)) unknown.set(e.event, (unknown.get(e.event) ?? 0) + 1);
       continue;
     }
-    if (e.event === 'kvm_exit' && HOST_EXITS[run.vendor].has(Number(e.fields.exit_reason))) {
+    if (isExit(e.event) && HOST_EXITS[run.vendor].has(Number(e.fields.exit_reason))) {
       const info = run.vendor === 'amd' ? e.fields.intr_info : e.fields.info2;
       repeated = typeof info === 'bigint' && (info & INFO_VALID) !== 0n;
       continue;
@@ -238,9 +245,12 @@ function touchesGuestMemory(e: RawEvent, run: ProbeRun): boolean {
   return slots.some((s) => start < s.hva + s.size && s.hva < end);
 }
 
+/** An exit of the guest, and the same once more when the guest was L2. */
+const isExit = (name: string): boolean => name === 'kvm_exit' || name === 'kvm_nested_vmexit';
+
 /** Rules that hold for both sides. */
 function finish(e: NormEvent, vendor: 'intel' | 'amd'): NormEvent {
-  if (e.name !== 'kvm_exit') return e;
+  if (!isExit(e.name)) return e;
   const reason = e.fields.find(([n]) => n === 'exit_reason')?.[1] ?? -1n;
   const about = MMU_EXITS[vendor].has(Number(reason));
   const fields = e.fields.filter(([n]) => about || !INFO_FIELDS.includes(n));

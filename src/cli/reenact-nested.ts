@@ -43,6 +43,12 @@ export function nestedImage(run: ProbeRun): MemoryBlock[] {
   return run.vendor === 'amd' ? vmcb(run) : vmcs(run);
 }
 
+/** Where L1's nested tables of the probe put an address of L2 that they do not map to itself. */
+export function nestedTarget(run: ProbeRun, gpa: bigint): bigint {
+  const second = root(run, 'NPT') ?? root(run, 'EPT');
+  return second !== null && gpa >> 12n === 0x10001n ? 0x20d000n + (gpa & 0xfffn) : gpa;
+}
+
 const root = (run: ProbeRun, space: string): bigint | null =>
   run.initial.pt.tables.find((t) => t.space === space)?.gpa ?? null;
 
@@ -120,7 +126,7 @@ function vmcsFields(r: ProbeRun, pointer: bigint): [bigint, bigint][] {
   const add = (field: number, value: bigint): void => void f.push([BigInt(field), value]);
   const cr4 = 0x2020n;
   add(0x4000, 0x16n);
-  add(0x4002, 0x94006172n);
+  add(0x4002, 0x940061f2n);
   add(0x401e, pointer ? 2n : 0n);
   add(0x400c, 0x36ffbn);
   add(0x4012, 0x13fbn);

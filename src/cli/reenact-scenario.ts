@@ -17,7 +17,7 @@ import {
   smmImage,
   type MemoryBlock,
 } from './reenact-layout';
-import { nestedImage, VMCB_EXIT_WORDS, VMX_EXIT_WORDS, VMX_RESUME_VALUES } from './reenact-nested';
+import { nestedImage, nestedTarget, VMCB_EXIT_WORDS, VMX_EXIT_WORDS, VMX_RESUME_VALUES } from './reenact-nested';
 import type { GuestStep, ProbeFrames, ProbeMemslot, ProbeRun, ProbeSnapshot, ProbeStep } from './reenact-state';
 
 /** The generated text, and where in it each step of the probe is. */
@@ -268,9 +268,10 @@ function pageMarks(run: ProbeRun): { backing: string; offset: bigint }[] {
   const marks = new Map<string, { backing: string; offset: bigint }>();
   for (const step of run.steps) {
     if (step.kind !== 'guest' || step.gpa === null) continue;
+    const gpa = nestedTarget(run, step.gpa);
     for (const s of allSlots(run)) {
-      if (step.gpa < s.gpa || step.gpa >= s.gpa + s.size) continue;
-      const offset = s.offset + ((step.gpa - s.gpa) & ~0xfffn);
+      if (gpa < s.gpa || gpa >= s.gpa + s.size) continue;
+      const offset = s.offset + ((gpa - s.gpa) & ~0xfffn);
       if (s.backing === 'low' && offset < LOW_CLEARED_END) continue;
       marks.set(`${s.backing}+${offset}`, { backing: s.backing, offset });
     }

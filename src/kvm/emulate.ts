@@ -22,7 +22,9 @@ import {
   PFERR_FETCH,
   PFERR_IMPLICIT_ACCESS,
   PFERR_WRITE,
+  type WalkFault,
 } from './mmu/paging_tmpl';
+import { kvm_inject_emulated_page_fault } from './mmu/shadow_fault';
 import { em_rsm } from './smm';
 import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
@@ -57,10 +59,33 @@ const UD_VECTOR = 6;
 const PF_VECTOR = 14;
 const APIC_DEFAULT_PHYS_BASE = 0xfee00000;
 
+/** struct x86_exception: `fault` is there for a #PF. */
+interface EmulatedException {
+  vector: number;
+  errorCode: number | null;
+  fault: WalkFault | null;
+}
+
+const pageFaultOf = (w: WalkFault): EmulatedException => ({
+  vector: PF_VECTOR,
+  errorCode: w.fault_error_code,
+  fault: {
+    fault_error_code: w.fault_error_code,
+    fault_address: w.fault_address,
+    nested_page_fault: w.nested_page_fault,
+  },
+});
+
+/** inject_emulated_exception(): a fault of L1's tables for L2 becomes an exit to L1, any other a guest exception. */
+function inject_emulated_exception(vcpu: KvmVcpu, e: EmulatedException): void {
+  if (e.fault) kvm_inject_emulated_page_fault(vcpu, e.fault);
+  else vcpu.kvm.machine.queueException(vcpu, e.vector, e.errorCode, null);
+}
+
 /** The emulator's accesses. One per vCPU run; not kept. */
 class EmulatorBus implements Bus {
   value = 0n;
-  exception_: { vector: number; errorCode: number | null; address: bigint | null } | null = null;
+  exception_: EmulatedException | null = null;
   ioNeeded = false;
   failed = false;
   private pos = 0;
@@ -75,13 +100,12 @@ class EmulatorBus implements Bus {
   }
 
   exception(vector: number, errorCode: number | null): false {
-    this.exception_ = { vector, errorCode, address: null };
+    this.exception_ = { vector, errorCode, fault: null };
     return false;
   }
 
   private pageFault(): false {
-    const w = lastWalk();
-    this.exception_ = { vector: PF_VECTOR, errorCode: w.fault_error_code, address: w.fault_address };
+    this.exception_ = pageFaultOf(lastWalk());
     return false;
   }
 
@@ -473,8 +497,7 @@ export function x86_emulate_instruction(
       });
     leave(m);
     if (d.fault) {
-      const w = lastWalk();
-      m.queueException(vcpu, PF_VECTOR, w.fault_error_code, w.fault_address);
+      inject_emulated_exception(vcpu, pageFaultOf(lastWalk()));
       return 1;
     }
     if (!d.insn || d.end === 'failed') return handle_emulation_failure(vcpu);
@@ -548,8 +571,7 @@ function emulate(vcpu: KvmVcpu): number {
   if (ok && !['iret', 'popf', 'rsm'].includes(ctxt.insn.op)) vcpu.regs.rflags &= ~RFLAGS.RF;
   leave(m);
   if (bus.exception_) {
-    const e = bus.exception_;
-    m.queueException(vcpu, e.vector, e.errorCode, e.address);
+    inject_emulated_exception(vcpu, bus.exception_);
     vcpu.emul = null;
     return 1;
   }

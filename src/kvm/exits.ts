@@ -21,6 +21,7 @@ export function exitEvent(
   reason: string,
   info1: bigint,
   info2?: bigint,
+  kind: 'kvm_exit' | 'kvm_nested_vmexit' = 'kvm_exit',
 ): void {
   const m = vcpu.kvm.machine;
   if (!m.observer) return;
@@ -38,7 +39,7 @@ export function exitEvent(
       : eventInfo(exit.exception);
   const error = amd ? (vectoring?.errorCode ?? 0) : (exit.exception?.errorCode ?? 0);
   m.observer.event({
-    kind: 'kvm_exit',
+    kind,
     vcpu: vcpu.vcpu_id,
     reason,
     exit_reason,

@@ -8,8 +8,10 @@ import { UncachedMemory, type LinearMemory } from '../hw/linear-memory';
 import { CR0, CR4, EFER, MSR, type CpuState } from '../hw/regs';
 import { Tlb } from '../hw/tlb';
 import type { Translator } from '../hw/translate';
-import { INVALID_PAGE, type KvmVcpu } from './kvm_host';
+import { INVALID_PAGE, is_guest_mode, type KvmVcpu } from './kvm_host';
 import type { Machine } from './machine';
+import { nested_merge_intercepts } from './nested';
+import { SvmNested } from './svm_nested';
 import { role_get } from './roles';
 
 /** Memory as the processor of one vCPU sees it under KVM. */
@@ -121,6 +123,10 @@ function svm_set_cr0(m: Machine, vcpu: KvmVcpu): void {
     c.crRead |= 1;
     c.crWrite |= 1;
   }
+  if (is_guest_mode(vcpu) && vcpu.nested instanceof SvmNested) {
+    c.crRead |= vcpu.nested.intercepts[0] & 1;
+    c.crWrite |= (vcpu.nested.intercepts[0] >>> 16) & 1;
+  }
 }
 
 /** Intercepts and second stage for a vCPU as it stands. */
@@ -148,6 +154,8 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
     c.cr0SelectiveWrite = true;
     c.crWrite |= 1 << 4;
     c.shutdownKeepsEvent = true;
+    if (m.guestFeatures.has('svm'))
+      for (const op of ['vmrun', 'vmload', 'vmsave', 'stgi', 'clgi', 'skinit', 'invlpga'] as const) insns.add(op);
   }
   if (!m.tdpEnabled) {
     c.exceptions |= 1 << 14;
@@ -155,6 +163,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
     insns.add('invpcid');
   }
   c.insns = insns;
+  nested_merge_intercepts(vcpu, c);
   vcpu.processor.intercepts = c;
   svm_set_cr0(m, vcpu);
   const p = vcpu.processor;

@@ -185,6 +185,12 @@ export class KvmVcpu {
   readonly processor: Processor;
   readonly translator: Translator;
   hflags = 0;
+  /** nested virtualization: what L1 asked for and, while L2 runs, how to get back; null where the guest has neither SVM nor VMX */
+  nested: import('./svm_nested').SvmNested | import('./vmx_nested').VmxNested | null = null;
+  /** an exception of L2 that L1 intercepts, to be turned into an exit before the next entry (exception_vmexit) */
+  exception_vmexit: QueuedException | null = null;
+  /** EPT: qualification of the last violation, or what the walk of L1's EPT made of it (vcpu->arch.exit_qualification) */
+  exit_qualification = 0n;
   smbase = 0x30000;
   smi_pending = false;
   readonly root_mmu = new KvmMmu('root_mmu');

@@ -16,6 +16,13 @@ import { cloneGraph, declareImmutable } from './clone';
 import { kernelCaps, type KernelCaps } from './eras';
 import { Host, type Backing } from './host';
 import { configureProcessor, MachineMemory } from './hw_setup';
+import {
+  kvm_leave_nested,
+  nested_get_tdp_pdptr,
+  nested_get_tdp_pgd,
+  nested_init,
+  nested_is_exception_vmexit,
+} from './nested';
 import { MachineRecorder } from './recorder';
 import { is_smm, Kvm, KVM_MEM_X86_SMRAM, KvmVcpu, type KvmMmu } from './kvm_host';
 import {
@@ -33,7 +40,7 @@ import { kvm_vm_ioctl_clear_dirty_log, kvm_vm_ioctl_get_dirty_log, type DirtyLog
 import { KvmPageFault, type RET_PF } from './mmu/fault';
 import { kvm_mmu_notifier_invalidate_range_end, kvm_mmu_notifier_invalidate_range_start } from './mmu/notifier';
 import { rsvd_bits } from './mmu/metadata';
-import type { GuestWalker } from './mmu/paging_tmpl';
+import { PFERR_WRITE, translate_nested_gpa, type GuestWalker } from './mmu/paging_tmpl';
 import { kvm_mmu_unload } from './mmu/roots';
 import { SpteFormat } from './mmu/spte';
 import { kvm_mmu_zap_all } from './mmu/zap';
@@ -262,7 +269,7 @@ export class Machine {
     this.cpu = config.vendor === 'intel' ? intelFeatures(over) : amdFeatures(over);
     this.tdpEnabled = config.paging !== 'shadow';
     this.tdpMmuEnabled = this.tdpEnabled && config.tdp_mmu && this.caps.tdpMmu !== 'absent';
-    this.maxHugePageLevel = this.tdpEnabled ? 3 : 2;
+    this.maxHugePageLevel = 3;
     this.flushOnEntry = config.quirks.some(
       (q) => q === 'tlb-flush-on-entry' || q.startsWith('tcg-') || q.startsWith('bochs-'),
     );
@@ -314,6 +321,7 @@ export class Machine {
     const vcpu = new KvmVcpu(this.kvm, this.vcpus.length, state, processor, translator);
     memory.vcpu = vcpu;
     vcpu.maxphyaddr = this.cpu.maxphyaddr;
+    vcpu.nested = nested_init(this);
     this.vcpus.push(vcpu);
     configureProcessor(this, vcpu);
     this.registersChanged(vcpu);
@@ -492,6 +500,7 @@ export class Machine {
   /** kvm_vcpu_reset() after an INIT, which is what KVM on AMD does with a shutdown. */
   initReset(vcpu: KvmVcpu): void {
     enter(this, 'kvm_vcpu_reset', vcpu.vcpu_id, vcpu.regs);
+    kvm_leave_nested(vcpu);
     const s = vcpu.regs;
     const kept = s.cr0 & (CR0.CD | CR0.NW);
     const idtUsed = s.idtUsed;
@@ -684,6 +693,11 @@ export class Machine {
   queueException(vcpu: KvmVcpu, vector: number, errorCode: number | null, payload: bigint | null): void {
     const first = vcpu.exception;
     kvm_make_request('EVENT', vcpu);
+    // An exception of L2 that L1 intercepts becomes an exit; one that is merely injected again does not (kvm_multiple_exception()).
+    if (nested_is_exception_vmexit(vcpu, vector, errorCode)) {
+      vcpu.exception_vmexit = { vector, errorCode, payload, injected: false };
+      return;
+    }
     if (first?.injected) {
       if (first.vector === DF_VECTOR) {
         vcpu.exception = null;
@@ -745,36 +759,33 @@ export class Machine {
 
   /** CR3 (or its nested kin) of a context. */
   guestPgd(vcpu: KvmVcpu, mmu: KvmMmu): bigint {
-    void mmu;
-    return vcpu.regs.cr3;
+    return mmu === vcpu.guest_mmu ? this.nestedPgd(vcpu) : vcpu.regs.cr3;
   }
 
   /** A cached PDPTE of a context. */
   guestPdptr(vcpu: KvmVcpu, mmu: KvmMmu, index: number): bigint {
-    void mmu;
-    return vcpu.regs.pdptrs[index];
+    return mmu === vcpu.guest_mmu ? nested_get_tdp_pdptr(vcpu, index) : vcpu.regs.pdptrs[index];
   }
 
-  /** Root of L1's tables for L2; nothing is nested yet. */
+  /** Root of L1's tables for L2: nCR3 or EPTP. */
   nestedPgd(vcpu: KvmVcpu): bigint {
-    return vcpu.regs.cr3;
+    return nested_get_tdp_pgd(vcpu);
   }
 
-  /** kvm_translate_gpa() for a guest table entry; identity without nesting. */
+  /**
+   * kvm_translate_gpa() for the page of a guest table: KVM reads it and, where the tables have A/D flags, may write it.
+   * @returns the L1 address, or -1 with the fault of L1's tables in `w`
+   */
   translateTableGpa(vcpu: KvmVcpu, mmu: KvmMmu, gpa: number, w: GuestWalker): number {
-    void vcpu;
-    void mmu;
-    void w;
-    return gpa;
+    if (mmu !== vcpu.nested_mmu) return gpa;
+    const offset = gpa % 4096;
+    const page = translate_nested_gpa(vcpu, gpa - offset, PFERR_WRITE, w);
+    return page < 0 ? page : page + offset;
   }
 
   /** kvm_translate_gpa() for the final address; identity without nesting. */
   translateFinalGpa(vcpu: KvmVcpu, mmu: KvmMmu, gpa: number, access: number, w: GuestWalker): number {
-    void vcpu;
-    void mmu;
-    void access;
-    void w;
-    return gpa;
+    return mmu === vcpu.nested_mmu ? translate_nested_gpa(vcpu, gpa, access, w) : gpa;
   }
 
   /** The four PDPTEs at CR3, or null when one that is present has a reserved bit set (reference 6.6). */

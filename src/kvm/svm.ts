@@ -4,13 +4,16 @@
  */
 import type { VmExit } from '../hw/exits';
 import { emit, enter, leave } from './machine';
-import type { KvmVcpu } from './kvm_host';
-import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
+import { is_guest_mode, type KvmVcpu } from './kvm_host';
+import { complete_pio, eventInfo, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
 import { x86_emulate_instruction } from './emulate';
 import { kvm_mmu_page_fault } from './mmu/page_fault';
 import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
+
+import { SVM_INSN_EXITS } from '../hw/vmcb';
+import { nested_svm_exit, svm_instruction_interception, SvmNested } from './svm_nested';
 
 const RSM_BYTES = new Uint8Array([0x0f, 0xaa]);
 
@@ -38,6 +41,10 @@ function codeOf(exit: VmExit): [number, string] {
       if (cr?.n === 0 && cr.selective) return [0x65, 'cr0_sel_write'];
       return [(cr?.write ? 0x10 : 0) + (cr?.n ?? 0), `${cr?.write ? 'write' : 'read'}_cr${cr?.n ?? 0}`];
     }
+    case 'insn': {
+      const found = SVM_INSN_EXITS.find(([op]) => op === exit.insn?.op);
+      return found ? [found[1], found[2]] : [-1, exit.insn?.op ?? exit.kind];
+    }
     default:
       return [-1, exit.kind];
   }
@@ -62,9 +69,24 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
     exit.kind === 'npf' ? BigInt(exit.gpa) : io ? io.nextRip : exit.kind === 'exception' ? (exit.gva ?? 0n) : 0n;
   exitEvent(vcpu, exit, code, name, info1, info2);
   enter(m, 'svm_handle_exit', vcpu.vcpu_id, exit);
-  const r = dispatch();
+  const r = handledByL1() ? 1 : dispatch();
   leave(m);
   return r;
+
+  function handledByL1(): boolean {
+    const n = vcpu.nested;
+    if (!is_guest_mode(vcpu) || !(n instanceof SvmNested)) return false;
+    exitEvent(vcpu, exit, code, name, info1, info2, 'kvm_nested_vmexit');
+    const vectoring = exit.idtVectoring;
+    const state = {
+      code,
+      info1,
+      info2,
+      intInfo: vectoring ? eventInfo(vectoring) : 0,
+      intInfoErr: vectoring?.errorCode ?? 0,
+    };
+    return nested_svm_exit(vcpu, n, exit, state, name);
+  }
 
   function dispatch(): number {
     switch (exit.kind) {
@@ -95,6 +117,10 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
         kvm_mmu_invlpg(vcpu, exit.address ?? 0n);
         skip_emulated_instruction(vcpu, exit);
         return leaveWith(1);
+      case 'insn':
+        if (exit.insn) return svm_instruction_interception(vcpu, exit, exit.insn.op);
+        m.queueException(vcpu, 6, null, null);
+        return 1;
       default:
         m.queueException(vcpu, 6, null, null);
         return 1;

@@ -5,7 +5,8 @@
 import type { Insn } from '../hw/insn';
 import { EVENT_TYPE, type VmExit } from '../hw/exits';
 import { emit, enter, leave } from './machine';
-import { INVALID_PAGE, is_smm, type KvmVcpu } from './kvm_host';
+import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from './kvm_host';
+import { kvm_check_nested_events, nested_triple_fault } from './nested';
 import { complete_emulated_mmio } from './emulate';
 import { kvm_mmu_free_obsolete_roots, kvm_mmu_load, kvm_mmu_load_pgd, kvm_mmu_sync_roots } from './mmu/roots';
 import { enter_smm, process_smi } from './smm';
@@ -60,6 +61,7 @@ export function vcpu_run(vcpu: KvmVcpu, work: GuestWork): UserExit | null {
           text: `the instruction at 0x${vcpu.regs.rip.toString(16)} does not get done: ${rounds} exits without progress`,
         };
       const before = work.count;
+      if (is_guest_mode(vcpu)) kvm_check_nested_events(vcpu);
       const r = vcpu_enter_guest(vcpu, work);
       if (r <= 0) return m.takeUserExit() ?? errorExit(r);
       if (work.done) return null;
@@ -95,6 +97,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
         if (!m.tdpEnabled) kvm_mmu_sync_roots(vcpu);
         m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
       }
+      if (is_guest_mode(vcpu) && vcpu.requests.has('TRIPLE_FAULT')) nested_triple_fault(vcpu);
       if (kvm_check_request('TRIPLE_FAULT', vcpu)) {
         m.userExit(vcpu, { reason: 'shutdown' });
         return 0;

@@ -5,8 +5,16 @@
 import { emit, enter, leave, type Machine } from '../machine';
 import { is_guest_mode, is_smm, mmu_is_nested, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
-import { reset_guest_paging_metadata, reset_shadow_zero_bits_mask, reset_tdp_shadow_zero_bits_mask } from './metadata';
-import { kvm_mmu_unload } from './roots';
+import {
+  __reset_rsvds_bits_mask_ept,
+  reserved_gpa_bits,
+  reset_ept_shadow_zero_bits_mask,
+  reset_guest_paging_metadata,
+  reset_shadow_zero_bits_mask,
+  reset_tdp_shadow_zero_bits_mask,
+  update_permission_bitmask,
+} from './metadata';
+import { kvm_mmu_new_pgd, kvm_mmu_unload } from './roots';
 
 export const CR0_PG = 1n << 31n;
 export const CR0_WP = 1n << 16n;
@@ -229,6 +237,76 @@ function init_kvm_nested_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs):
   mmu.invlpg = null;
   mmu.gva_to_gpa = gvaToGpaOf(regs);
   reset_guest_paging_metadata(vcpu, mmu);
+}
+
+/**
+ * kvm_init_shadow_npt_mmu(): guest_mmu shadows the nested page tables of L1, whose format follows L1's CR4 and EFER; CR0.WP does not
+ * matter to them.
+ */
+export function kvm_init_shadow_npt_mmu(vcpu: KvmVcpu, cr4: bigint, efer: bigint, nested_cr3: bigint): void {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  const regs = { cr0: CR0_PG, cr4: cr4 & ~CR4_PKE, efer };
+  enter(m, 'kvm_init_shadow_npt_mmu', vcpu.vcpu_id, vcpu.guest_mmu);
+  const cpu = kvm_calc_cpu_role(vcpu, regs);
+  const level = kvm_mmu_get_tdp_level(vcpu);
+  let root = role_put(cpu.base, R.level, level);
+  // Five levels of the host over four of L1: the top table has one entry, and it is no guest's.
+  if (level === 5 && role_get(cpu.base, R.level) === 4) root = role_put(root, R.passthrough, 1);
+  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs);
+  kvm_mmu_new_pgd(vcpu, nested_cr3);
+  leave(m);
+}
+
+/** kvm_calc_shadow_ept_root_page_role(): L1's EPT knows no registers; the role comes from the EPTP. */
+export function kvm_calc_shadow_ept_root_page_role(
+  vcpu: KvmVcpu,
+  accessed_dirty: boolean,
+  execonly: boolean,
+  level: number,
+): CpuRole {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  let base = 0;
+  base = role_put(base, R.level, level);
+  base = R.putGpteBytes(base, 8);
+  base = role_put(base, R.ad_disabled, accessed_dirty ? 0 : 1);
+  base = role_put(base, R.guest_mode, 1);
+  base = role_put(base, R.access, R.access.mask);
+  if (!m.caps.cpuRole) {
+    // A pair that no other context has: it marked shadow EPT before v5.17 (reference 5.3).
+    base = role_put(base, R.cr0_wp, 1);
+    base = role_put(base, R.smap_andnot_wp, 1);
+  }
+  return { base, ext: role_put(role_put(0, R.ext_execonly, execonly ? 1 : 0), R.ext_valid, 1) };
+}
+
+/** kvm_init_shadow_ept_mmu(): guest_mmu shadows L1's EPT. */
+export function kvm_init_shadow_ept_mmu(
+  vcpu: KvmVcpu,
+  execonly: boolean,
+  huge_page_level: number,
+  accessed_dirty: boolean,
+  eptp: bigint,
+): void {
+  const m = vcpu.kvm.machine;
+  const mmu = vcpu.guest_mmu;
+  enter(m, 'kvm_init_shadow_ept_mmu', vcpu.vcpu_id, mmu);
+  const level = (eptp & 0x38n) === 0x20n ? 5 : 4;
+  const cpu = kvm_calc_shadow_ept_root_page_role(vcpu, accessed_dirty, execonly, level);
+  if (mmu.cpu_role_base !== cpu.base || mmu.cpu_role_ext !== cpu.ext) {
+    setRoles(vcpu, mmu, cpu, cpu.base);
+    mmu.page_fault = 'ept_page_fault';
+    mmu.gva_to_gpa = 'ept_gva_to_gpa';
+    mmu.sync_page = 'ept_sync_page';
+    mmu.invlpg = 'ept_invlpg';
+    update_permission_bitmask(m, mmu, true);
+    mmu.pkru_mask = 0;
+    __reset_rsvds_bits_mask_ept(mmu.guest_rsvd_check, reserved_gpa_bits(vcpu), execonly, huge_page_level);
+    reset_ept_shadow_zero_bits_mask(vcpu, mmu, execonly);
+  }
+  kvm_mmu_new_pgd(vcpu, eptp);
+  leave(m);
 }
 
 /** kvm_init_mmu(): recomputes the roles of the current context; rebuilds it only if one changed. */

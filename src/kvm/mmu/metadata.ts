@@ -204,6 +204,12 @@ export function reset_tdp_shadow_zero_bits_mask(vcpu: KvmVcpu, mmu: KvmMmu): voi
   else __reset_rsvds_bits_mask_ept(mmu.shadow_zero_check, rsvd, false, m.maxHugePageLevel);
 }
 
+/** reset_ept_shadow_zero_bits_mask(): the same for sptes that shadow L1's EPT. */
+export function reset_ept_shadow_zero_bits_mask(vcpu: KvmVcpu, mmu: KvmMmu, execonly: boolean): void {
+  const m = vcpu.kvm.machine;
+  __reset_rsvds_bits_mask_ept(mmu.shadow_zero_check, rsvd_bits(m.config.maxphyaddr, 63), execonly, m.maxHugePageLevel);
+}
+
 /** reset_shadow_zero_bits_mask(): the same for classic shadow paging. */
 export function reset_shadow_zero_bits_mask(vcpu: KvmVcpu, mmu: KvmMmu): void {
   const m = vcpu.kvm.machine;

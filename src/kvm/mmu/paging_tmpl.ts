@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/paging_tmpl.h: KVM's own walk of guest page tables, one function for its three instances (64-bit entries, 32-bit
  * entries, EPT). Facts: reference kvm-mmu-model.md chapters 9 and 10.
  */
-import { enter, leave } from '../machine';
+import { enter, leave, type Machine } from '../machine';
 import { ACC_EXEC, ACC_USER, ACC_WRITE, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot } from '../kvm_main';
 import { role_get } from '../roles';
@@ -38,10 +38,46 @@ export class GuestWalker {
   nested_page_fault = false;
 }
 
-/** gpte_access(): ACC_* of a guest entry. */
-export function gpte_access(lo: number, hi: number): number {
+/** The fault of a walk: struct x86_exception as far as walks fill it. */
+export type WalkFault = Pick<GuestWalker, 'fault_error_code' | 'fault_address' | 'nested_page_fault'>;
+
+/** What the three instances of the template differ in. Masks are of the low half of an entry. */
+export interface GuestPteFormat {
+  readonly name: 'paging64' | 'paging32' | 'ept';
+  /** bytes of an entry */
+  readonly size: 4 | 8;
+  /** index bits a level */
+  readonly bits: 9 | 10;
+  /** FNAME(is_present_gpte): any of these bits */
+  readonly present: number;
+  /** PT_GUEST_ACCESSED_MASK, PT_GUEST_DIRTY_MASK */
+  readonly accessed: number;
+  readonly dirty: number;
+}
+
+const PAGING64: GuestPteFormat = { name: 'paging64', size: 8, bits: 9, present: 1, accessed: 0x20, dirty: 0x40 };
+const PAGING32: GuestPteFormat = { name: 'paging32', size: 4, bits: 10, present: 1, accessed: 0x20, dirty: 0x40 };
+const EPT: GuestPteFormat = { name: 'ept', size: 8, bits: 9, present: 7, accessed: 0x100, dirty: 0x200 };
+
+/** The instance that walks a context's guest tables. */
+export function guest_format(m: Machine, mmu: KvmMmu): GuestPteFormat {
+  if (mmu.gva_to_gpa === 'ept_gva_to_gpa') return EPT;
+  return is_cr4_pae(m, mmu) ? PAGING64 : PAGING32;
+}
+
+/** PT_HAVE_ACCESSED_DIRTY(): always, but for EPT whose EPTP does not enable the flags. */
+export const have_ad = (m: Machine, mmu: KvmMmu): boolean =>
+  mmu.gva_to_gpa !== 'ept_gva_to_gpa' || role_get(mmu.cpu_role_base, m.roles.ad_disabled) === 0;
+
+/** FNAME(gpte_access): ACC_* of a guest entry. In EPT the right to read stands in for U. */
+export function gpte_access(format: GuestPteFormat, lo: number, hi: number): number {
+  if (format === EPT) return (lo & 2 ? ACC_WRITE : 0) | (lo & 4 ? ACC_EXEC : 0) | (lo & 1 ? ACC_USER : 0);
   return (lo & (ACC_WRITE | ACC_USER)) | (hi & 0x80000000 ? 0 : ACC_EXEC);
 }
+
+/** Access bits in the order of an EPT entry: R, W, X. */
+const rwx = (access: number): number =>
+  (access & ACC_USER ? 1 : 0) | (access & ACC_WRITE ? 2 : 0) | (access & ACC_EXEC ? 4 : 0);
 
 /** __kvm_mmu_refresh_passthrough_bits(): CR0.WP may have changed without an exit (reference 5.10). */
 function refresh_passthrough_bits(vcpu: KvmVcpu, mmu: KvmMmu): void {
@@ -97,31 +133,45 @@ export function walk_addr_generic(
 ): boolean {
   const m = vcpu.kvm.machine;
   const R = m.roles;
-  const four = !is_cr4_pae(m, mmu);
-  const size = four ? 4 : 8;
-  enter(m, four ? 'paging32_walk_addr_generic' : 'paging64_walk_addr_generic', vcpu.vcpu_id, w);
+  const format = guest_format(m, mmu);
+  const { size, bits } = format;
+  const four = size === 4;
+  enter(m, `${format.name}_walk_addr_generic`, vcpu.vcpu_id, w);
   const addr = (BigInt(addrHi) << 32n) | BigInt(addrLo);
   const write_fault = (access & PFERR_WRITE) !== 0;
   const fetch_fault = (access & PFERR_FETCH) !== 0;
   if (m.observer) m.observer.event({ kind: 'kvm_mmu_pagetable_walk', vcpu: vcpu.vcpu_id, addr, pferr: access & 0x1f });
   let errcode = 0;
-  const ok = retry();
-  if (!ok) {
+  /** what the entries read so far allow together, of the one that failed too */
+  let pte_access = 7;
+  const result = retry();
+  // A fault of the tables below these is the other walk's: it is passed on as it is.
+  if (result === 'error') {
     errcode |= access & (PFERR_WRITE | PFERR_USER);
     if (fetch_fault && (is_efer_nx(m, mmu) || is_cr4_smep(m, mmu))) errcode |= PFERR_FETCH;
+    if (format === EPT && !(errcode & PFERR_RSVD)) set_exit_qualification();
     w.fault_error_code = errcode;
     w.fault_address = addr;
     w.nested_page_fault = mmu !== vcpu.walk_mmu;
     if (m.observer) m.observer.event({ kind: 'kvm_mmu_walker_error', vcpu: vcpu.vcpu_id, pferr: errcode });
   }
   leave(m);
-  return ok;
+  return result === 'ok';
 
-  function retry(): boolean {
+  function retry(): 'ok' | 'error' | 'nested' {
     for (;;) {
       const r = once();
-      if (r !== 'again') return r === 'ok';
+      if (r !== 'again') return r;
     }
+  }
+
+  /** The exit qualification that L1 gets: what was wanted, what its entries allow, and whether for a table (reference, error-codes). */
+  function set_exit_qualification(): void {
+    let q = vcpu.exit_qualification & 0x180n;
+    if (write_fault) q |= 2n;
+    if (access & PFERR_USER) q |= 1n;
+    if (fetch_fault) q |= 4n;
+    vcpu.exit_qualification = q | (BigInt(rwx(pte_access)) << 3n);
   }
 
   function element(lo: number, hi: number, level: number): void {
@@ -134,7 +184,7 @@ export function walk_addr_generic(
       });
   }
 
-  function once(): 'ok' | 'error' | 'again' {
+  function once(): 'ok' | 'error' | 'nested' | 'again' {
     errcode = 0;
     let level = role_get(mmu.cpu_role_base, R.level);
     const pgd = m.guestPgd(vcpu, mmu);
@@ -150,11 +200,11 @@ export function walk_addr_generic(
     }
     w.max_level = level;
     let pt_access = 7;
-    let pte_access = 7;
+    pte_access = 7;
     for (;;) {
       pt_access = pte_access;
-      const shift = four ? 12 + 10 * (level - 1) : 12 + 9 * (level - 1);
-      const indexMask = four ? 1023 : 511;
+      const shift = 12 + bits * (level - 1);
+      const indexMask = (1 << bits) - 1;
       const shifted = shift >= 32 ? addrHi >>> (shift - 32) : (addrLo >>> shift) | (shift ? addrHi << (32 - shift) : 0);
       const index = shifted & indexMask;
       const table_gfn = four ? lo >>> 12 : (hi & 0xfffff) * 0x100000 + (lo >>> 12);
@@ -162,7 +212,7 @@ export function walk_addr_generic(
       w.table_gfn[level - 1] = table_gfn;
       w.pte_gpa[level - 1] = pte_gpa;
       const real = m.translateTableGpa(vcpu, mmu, pte_gpa, w);
-      if (real < 0) return 'error';
+      if (real < 0) return 'nested';
       const slot = kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(real / 4096));
       const hpa = kvm_gpa_to_hpa(m, slot, real, false);
       if (hpa < 0) return 'error';
@@ -177,8 +227,8 @@ export function walk_addr_generic(
       }
       element(lo, hi, level);
       // Bit 0 of `pte_access` follows XD inverted, bits 1 and 2 are W and U: an AND over the levels.
-      pte_access = pt_access & gpte_access(lo, hi);
-      if (!(lo & 1)) return 'error';
+      pte_access = pt_access & gpte_access(format, lo, hi);
+      if (!(lo & format.present)) return 'error';
       if (is_rsvd_bits_set(mmu.guest_rsvd_check, lo, hi, level)) {
         errcode = PFERR_RSVD | PFERR_PRESENT;
         return 'error';
@@ -190,7 +240,7 @@ export function walk_addr_generic(
       level--;
     }
     w.level = level;
-    const pkey = four ? 0 : (hi >>> 27) & 15;
+    const pkey = format === PAGING64 ? (hi >>> 27) & 15 : 0;
     w.pte_access = pte_access;
     errcode = permission_fault(vcpu, mmu, pte_access, pkey, access);
     if (errcode) return 'error';
@@ -201,13 +251,11 @@ export function walk_addr_generic(
     gfn += (four ? addrLo >>> 12 : addrLo >>> 12) % pages;
     if (!four && pages > 0x100000) gfn += (addrHi % (pages / 0x100000)) * 0x100000;
     const real_gpa = m.translateFinalGpa(vcpu, mmu, gfn * 4096, access, w);
-    if (real_gpa < 0) {
-      errcode = w.fault_error_code;
-      return 'error';
-    }
+    if (real_gpa < 0) return 'nested';
     w.gfn = Math.floor(real_gpa / 4096);
+    if (!have_ad(m, mmu)) return 'ok';
     // A clean page is mapped read-only first, so that the write that follows sets D.
-    if (!write_fault && !(lo & 0x40)) w.pte_access &= ~ACC_WRITE;
+    if (!write_fault && !(lo & format.dirty)) w.pte_access &= ~ACC_WRITE;
     return update_accessed_dirty_bits(level, write_fault) ? 'ok' : 'again';
   }
 
@@ -217,15 +265,15 @@ export function walk_addr_generic(
       const i = level - 1;
       const orig = w.ptesLo[i];
       let want = orig;
-      if (!(orig & 0x20)) {
+      if (!(orig & format.accessed)) {
         if (m.observer)
           m.observer.event({ kind: 'kvm_mmu_set_accessed_bit', vcpu: vcpu.vcpu_id, gpa: BigInt(w.pte_gpa[i]) });
-        want |= 0x20;
+        want |= format.accessed;
       }
-      if (level === leaf && write && !(orig & 0x40)) {
+      if (level === leaf && write && !(orig & format.dirty)) {
         if (m.observer)
           m.observer.event({ kind: 'kvm_mmu_set_dirty_bit', vcpu: vcpu.vcpu_id, gpa: BigInt(w.pte_gpa[i]) });
-        want |= 0x40;
+        want |= format.dirty;
       }
       if (want === orig || !w.pte_writable[i]) continue;
       if (m.mem.read32(w.pte_hpa[i]) >>> 0 !== orig) return false;
@@ -266,6 +314,29 @@ export function gva_to_gpa(vcpu: KvmVcpu, gva: bigint, access: number): number {
   );
   leave(m);
   return ok ? walker.gfn * 4096 + Number(gva & 0xfffn) : -1;
+}
+
+const nestedWalker = new GuestWalker();
+
+/**
+ * translate_nested_gpa(): an address of L2 through L1's tables, always as a user access.
+ * @param w receives the fault of L1's tables
+ * @returns the address of L1, or -1
+ */
+export function translate_nested_gpa(vcpu: KvmVcpu, gpa: number, access: number, w: GuestWalker): number {
+  const m = vcpu.kvm.machine;
+  enter(m, 'translate_nested_gpa', vcpu.vcpu_id, nestedWalker);
+  enter(m, vcpu.mmu.gva_to_gpa ?? 'nonpaging_gva_to_gpa', vcpu.vcpu_id, nestedWalker);
+  const n = nestedWalker;
+  const hi = Math.floor(gpa / 0x100000000);
+  const ok = walk_addr_generic(n, vcpu, vcpu.mmu, gpa >>> 0, hi, access | PFERR_USER);
+  leave(m);
+  leave(m);
+  if (ok) return n.gfn * 4096 + (gpa % 4096);
+  w.fault_error_code = n.fault_error_code;
+  w.fault_address = n.fault_address;
+  w.nested_page_fault = n.nested_page_fault;
+  return -1;
 }
 
 /** Access bits of a CPL: PFERR_USER at CPL 3. */

@@ -6,7 +6,7 @@ import { enter, leave } from '../machine';
 import { ACC_ALL, ACC_EXEC, ACC_USER, ACC_WRITE, INVALID_PAGE, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { kvm_vcpu_gfn_to_memslot, __gfn_to_pfn_memslot } from '../kvm_main';
 import { role_get } from '../roles';
-import { is_cr0_wp, is_cr4_pae, is_cr4_smep } from './calc_role';
+import { is_cr0_wp, is_cr4_smep } from './calc_role';
 import {
   direct_pte_prefetch,
   gfn_to_memslot_dirty_bitmap,
@@ -27,10 +27,12 @@ import {
   sptep_to_sp,
 } from './pages';
 import { handle_abnormal_pfn, is_page_fault_stale, kvm_faultin_pfn, page_fault_handle_page_track } from './page_fault';
-import { gpte_access, GuestWalker, walk_addr_generic } from './paging_tmpl';
+import { gpte_access, guest_format, GuestWalker, have_ad, walk_addr_generic, type WalkFault } from './paging_tmpl';
 import { drop_spte } from './rmap';
 import { mmu_sync_children } from './unsync';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
+import { nested_svm_inject_npf_exit } from '../svm_nested';
+import { nested_ept_inject_page_fault } from '../vmx_nested';
 
 const PTE_PREFETCH_NUM = 8;
 
@@ -44,10 +46,8 @@ const walker = new GuestWalker();
 const prefetch: PrefetchPtes = { lo: new Uint32Array(PTE_PREFETCH_NUM), hi: new Uint32Array(PTE_PREFETCH_NUM) };
 
 /** The name of the instance that serves a context. */
-export const instance = (vcpu: KvmVcpu): 'paging64' | 'paging32' | 'ept' => {
-  if (vcpu.mmu.page_fault === 'ept_page_fault') return 'ept';
-  return is_cr4_pae(vcpu.kvm.machine, vcpu.mmu) ? 'paging64' : 'paging32';
-};
+export const instance = (vcpu: KvmVcpu): 'paging64' | 'paging32' | 'ept' =>
+  guest_format(vcpu.kvm.machine, vcpu.mmu).name;
 
 /** FNAME(page_fault) */
 export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
@@ -60,7 +60,7 @@ export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   function body(): RET_PF {
     const w = walker;
     if (!walk_addr_generic(w, vcpu, vcpu.mmu, f.addrLo, f.addrHi, f.error_code & ~8)) {
-      if (!f.prefetch) kvm_inject_emulated_page_fault(vcpu, w.fault_error_code, w.fault_address);
+      if (!f.prefetch) kvm_inject_emulated_page_fault(vcpu, w);
       return RET_PF.RETRY;
     }
     f.gfn = w.gfn;
@@ -69,9 +69,12 @@ export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
       shadow_page_table_clear_flood(vcpu, f);
       return RET_PF.WRITE_PROTECTED;
     }
-    enter(m, `${instance(vcpu)}_is_self_change_mapping`, vcpu.vcpu_id, w);
-    f.max_level = is_self_change_mapping(vcpu, w, f) ? 1 : w.level;
-    leave(m);
+    f.max_level = w.level;
+    if (m.caps.selfChangeMapping) {
+      enter(m, `${instance(vcpu)}_is_self_change_mapping`, vcpu.vcpu_id, w);
+      if (is_self_change_mapping(vcpu, w, f)) f.max_level = 1;
+      leave(m);
+    }
     const got = kvm_faultin_pfn(vcpu, f);
     if (got !== RET_PF.CONTINUE) return got;
     const abnormal = handle_abnormal_pfn(vcpu, f, w.pte_access);
@@ -89,10 +92,23 @@ export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
 }
 
 /** kvm_inject_emulated_page_fault(): a stale translation of the address must go, or the guest would fault for ever. */
-export function kvm_inject_emulated_page_fault(vcpu: KvmVcpu, error_code: number, address: bigint): void {
+export function kvm_inject_emulated_page_fault(vcpu: KvmVcpu, fault: WalkFault): void {
   const m = vcpu.kvm.machine;
-  enter(m, 'kvm_inject_emulated_page_fault', vcpu.vcpu_id, walker);
-  if (error_code & 1 && !(error_code & 8)) kvm_mmu_invalidate_gva(vcpu, vcpu.walk_mmu, address, vcpu.walk_mmu.root.hpa);
+  const { fault_error_code: error_code, fault_address: address } = fault;
+  // A fault in L1's tables is L1's; one in L2's own tables goes to L2.
+  const mmu = fault.nested_page_fault ? vcpu.mmu : vcpu.walk_mmu;
+  enter(m, 'kvm_inject_emulated_page_fault', vcpu.vcpu_id, fault);
+  if (error_code & 1 && !(error_code & 8)) kvm_mmu_invalidate_gva(vcpu, mmu, address, mmu.root.hpa);
+  if (mmu.inject_page_fault === 'nested_svm_inject_npf_exit') nested_svm_inject_npf_exit(vcpu, error_code, address);
+  else if (mmu.inject_page_fault === 'nested_ept_inject_page_fault')
+    nested_ept_inject_page_fault(vcpu, error_code, address);
+  else kvm_inject_page_fault(vcpu, error_code, address);
+  leave(m);
+}
+
+/** kvm_inject_page_fault(): a #PF for the guest that runs. */
+function kvm_inject_page_fault(vcpu: KvmVcpu, error_code: number, address: bigint): void {
+  const m = vcpu.kvm.machine;
   enter(m, 'kvm_inject_page_fault', vcpu.vcpu_id, null);
   if (m.observer)
     m.observer.event({
@@ -104,7 +120,6 @@ export function kvm_inject_emulated_page_fault(vcpu: KvmVcpu, error_code: number
       why: m.lastWhy,
     });
   m.queueException(vcpu, 14, error_code, address);
-  leave(m);
   leave(m);
 }
 
@@ -138,8 +153,8 @@ function clear_flood(vcpu: KvmVcpu, sptep: number): void {
 /** FNAME(gpte_changed): the guest (another vCPU of it) may have edited the entry since the walk. */
 function gpte_changed(vcpu: KvmVcpu, w: GuestWalker, level: number): boolean {
   const m = vcpu.kvm.machine;
-  const four = !is_cr4_pae(m, vcpu.mmu);
-  const size = four ? 4 : 8;
+  const { size } = guest_format(m, vcpu.mmu);
+  const four = size === 4;
   const hpa = w.pte_hpa[level - 1];
   if (level === 1) {
     const base = hpa - (hpa % (PTE_PREFETCH_NUM * size));
@@ -177,6 +192,8 @@ function fetch(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
       if (sp?.unsync_children) mmu_sync_children(vcpu, sp);
       if (gpte_changed(vcpu, w, it.level - 1)) return RET_PF.RETRY;
       if (sp) link_shadow_page(vcpu, it.sptep, sp);
+      if (!m.caps.selfChangeMapping && f.write && w.table_gfn[it.level - 2] === f.gfn)
+        f.write_fault_to_shadow_pgtable = true;
     }
     kvm_mmu_hugepage_adjust(vcpu, f);
     traceRequested(vcpu, f);
@@ -236,13 +253,24 @@ function pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
 
 /** FNAME(prefetch_invalid_gpte): drops the entry where the guest's is absent, unused or malformed. */
 export function prefetch_invalid_gpte(vcpu: KvmVcpu, sptep: number, lo: number, hi: number): boolean {
-  const ok = (lo & 1) !== 0 && (lo & 0x20) !== 0 && !is_rsvd_bits_set(vcpu.mmu.guest_rsvd_check, lo, hi, 1);
+  const m = vcpu.kvm.machine;
+  const { mmu } = vcpu;
+  const format = guest_format(m, mmu);
+  const ok =
+    (lo & format.present) !== 0 &&
+    (!have_ad(m, mmu) || (lo & format.accessed) !== 0) &&
+    !is_rsvd_bits_set(mmu.guest_rsvd_check, lo, hi, 1);
   if (!ok) drop_spte(vcpu.kvm, sptep);
   return !ok;
 }
 
-/** FNAME(protect_clean_gpte): a clean page stays read-only until it is written. */
-export const protect_clean_gpte = (access: number, lo: number): number => (lo & 0x40 ? access : access & ~ACC_WRITE);
+/** Access of a 4K guest entry in page `sp`; a clean page stays read-only until it is written (FNAME(protect_clean_gpte)). */
+export function leaf_access(vcpu: KvmVcpu, sp: KvmMmuPage, lo: number, hi: number): number {
+  const m = vcpu.kvm.machine;
+  const format = guest_format(m, vcpu.mmu);
+  const access = role_get(sp.role, m.roles.access) & gpte_access(format, lo, hi) & ACC_ALL;
+  return !have_ad(m, vcpu.mmu) || lo & format.dirty ? access : access & ~ACC_WRITE;
+}
 
 /** Frame of a 4K guest entry. */
 export const gpte_to_gfn = (four: boolean, lo: number, hi: number): number =>
@@ -259,8 +287,8 @@ export function prefetch_gpte(
 ): boolean {
   const m = vcpu.kvm.machine;
   if (prefetch_invalid_gpte(vcpu, sptep, lo, hi)) return false;
-  const gfn = gpte_to_gfn(!is_cr4_pae(m, vcpu.mmu), lo, hi);
-  const access = protect_clean_gpte(role_get(sp.role, m.roles.access) & gpte_access(lo, hi) & ACC_ALL, lo);
+  const gfn = gpte_to_gfn(guest_format(m, vcpu.mmu).size === 4, lo, hi);
+  const access = leaf_access(vcpu, sp, lo, hi);
   const slot = gfn_to_memslot_dirty_bitmap(vcpu, gfn, no_dirty_log && (access & ACC_WRITE) !== 0);
   if (!slot) return false;
   const out = m.pfnResult;

@@ -57,7 +57,7 @@ export function mmu_alloc_shadow_roots(vcpu: KvmVcpu): boolean {
     const pdptrs: bigint[] = [];
     if (guest === 3)
       for (let i = 0; i < 4; i++) {
-        const pdptr = vcpu.regs.pdptrs[i];
+        const pdptr = m.guestPdptr(vcpu, mmu, i);
         pdptrs.push(pdptr);
         if (pdptr & 1n && !kvm_vcpu_is_visible_gfn(vcpu, Number((pdptr & 0xffffffffff000n) >> 12n))) {
           kvm_make_request('TRIPLE_FAULT', vcpu);
