@@ -92,6 +92,9 @@ describe('what a text says of its machine', () => {
     assert.deepEqual(hintsOf(trace('EXCEPTION_NMI'), 'trace.txt'), { vendor: 'intel', pagingType: 'legacy' });
     assert.deepEqual(hintsOf(trace('npf'), 'trace.txt'), { vendor: 'amd', pagingType: 'legacy' });
     assert.deepEqual(hintsOf(trace('PF excp'), 'trace.txt'), { vendor: 'amd', pagingType: 'legacy' });
+    const userspace = 'kvmprobe-420 [000] .....  1.6: kvm_userspace_exit: reason KVM_EXIT_IO (2)';
+    assert.deepEqual(hintsOf(`${userspace}\n${trace('npf')}`, 'trace.txt'), { vendor: 'amd', pagingType: 'legacy' });
+    assert.deepEqual(hintsOf(userspace, 'trace.txt'), {});
   });
 
   it('takes the kernel from the name of a trace only', () => {

@@ -76,15 +76,12 @@ export interface TextHints {
  */
 export function hintsOf(sample: string, fileName: string): TextHints {
   if (!/\bkvm_\w+: |"event"\s*:\s*"kvm/.test(sample)) return {};
-  const ept = /\breason"?\s*[:=]?\s*"?EPT_(?:VIOLATION|MISCONFIG)/.test(sample);
-  const npf = /\breason"?\s*[:=]?\s*"?npf\b/.test(sample);
-  const intel = ept || /\breason"?\s*[:=]?\s*"?[A-Z][A-Z_]{3,}\b/.test(sample);
-  const exits = /\bkvm_exit\b/.test(sample);
-  return {
-    ...kernelIn(fileName),
-    ...(intel ? { vendor: 'intel' as const } : npf || / excp"? rip/.test(sample) ? { vendor: 'amd' as const } : {}),
-    ...(ept ? { pagingType: 'ept' as const } : exits ? { pagingType: 'legacy' as const } : {}),
-  };
+  // `reason npf rip 0x1000` of kvm_exit; kvm_userspace_exit has reasons too, but no rip.
+  const reasons = [...sample.matchAll(/\breason"?\s*[:=]?\s*"?([\w ]+?)"? (?:rip|guest_rip)\b/g)].map((m) => m[1]);
+  if (reasons.length === 0) return kernelIn(fileName);
+  // SVM prints its exits in lower case, or as `PF excp`; VMX in upper case.
+  const vendor = reasons.some((r) => /^[a-z]| excp$/.test(r)) ? 'amd' : 'intel';
+  return { ...kernelIn(fileName), vendor, pagingType: reasons.some((r) => r.startsWith('EPT_')) ? 'ept' : 'legacy' };
 }
 
 /** `6.1.176-intel-ept1-tdp1-smm.trace.txt` is of v6.1.176. */
