@@ -56,7 +56,7 @@ import { modeText, registersNode, registerStates } from './registers';
 import { RunControl } from './run-control';
 import { ScenarioRun } from './scenario-program';
 import { memslotsNode, mmioCacheNode, slotStates } from './slots';
-import { opener, shadowPagesNode, tableScopes } from './table-nodes';
+import { shadowPagesNode, tableAccess, type Tables, tableScopes } from './table-nodes';
 import { tablePage, tablePath, tableRoots } from './tables';
 import { Timeline } from './timeline';
 import { describeStep, verdictCodes, walk } from './walks';
@@ -291,7 +291,7 @@ export class Simulator implements Target {
       ...local,
       { name: 'Registers', expensive: false, presentation: 'registers', root: this.registers_(index) },
       { name: 'MMU', expensive: false, root: this.mmuScope(vcpu) },
-      ...tableScopes(m, vcpu, this.lexicon, opener(m, vcpu, this.lexicon, this.before)).map((s) => ({
+      ...tableScopes(m, vcpu, this.lexicon, this.tables(vcpu)).map((s) => ({
         ...s,
         expensive: false,
       })),
@@ -300,6 +300,17 @@ export class Simulator implements Target {
       { name: 'Shadow pages', expensive: false, root: shadowPagesNode(m, this.lexicon) },
       ...(why ? [{ name: 'Why', expensive: false, root: whyNode('Why', why, this.describer(index)) }] : []),
     ];
+  }
+
+  private tables(vcpu: KvmVcpu): Tables {
+    return tableAccess(this.machine, vcpu, this.lexicon, this.before, (page, entry, value) => {
+      const data = new DataView(new ArrayBuffer(page.entrySize));
+      if (page.entrySize === 8) data.setBigUint64(0, value, true);
+      else data.setUint32(0, Number(value), true);
+      const space =
+        page.root.space === 'hpa' ? ({ kind: 'hpa' } as const) : ({ kind: 'gpa', asId: page.root.asId ?? 0 } as const);
+      this.writeMemory({ space, address: entry.address }, new Uint8Array(data.buffer));
+    });
   }
 
   private mmuScope(vcpu: KvmVcpu): TreeNode {

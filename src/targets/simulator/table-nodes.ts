@@ -1,18 +1,30 @@
 /** Page tables in the variables view: present entries only, level by level, in pages; raw value and meaning side by side. */
+import type { PhysMemory } from '../../hw/memory';
 import type { KvmMmuPage, KvmVcpu } from '../../kvm/kvm_host';
 import type { Machine } from '../../kvm/machine';
 import { role_get } from '../../kvm/roles';
-import { formatHex, formatSize } from '../../words/address';
+import { formatHex, formatSize, parseNumber } from '../../words/address';
 import type { Lexicon } from '../lexicon';
 import { fieldNodes, hexLeaf, leaf, list, struct, wordNode } from '../nodes';
-import { formatMemoryReference, type TableEntry, type TablePage, type TableRoot, type TreeNode } from '../target';
+import {
+  formatMemoryReference,
+  type TableEntry,
+  type TablePage,
+  type TableRoot,
+  TargetError,
+  type TreeNode,
+} from '../target';
 import { tablePage, tableRoots } from './tables';
 
-type Open = (root: string, path: readonly number[]) => TablePage;
+/** A machine's tables, to read and to change. */
+export interface Tables {
+  open(root: string, path: readonly number[]): TablePage;
+  write(page: TablePage, entry: TableEntry, value: bigint): void;
+}
 
 /** The node of one tree, from its root table. */
-export function tableRootNode(open: Open, root: TableRoot, name: string): TreeNode {
-  return tableNode(open, open(root.id, []), name, root.title);
+export function tableRootNode(tables: Tables, root: TableRoot, name: string): TreeNode {
+  return tableNode(tables, tables.open(root.id, []), name, root.title);
 }
 
 /** Indexes of the entries worth showing: present ones, cached MMIO, and whatever else is not empty. */
@@ -22,13 +34,13 @@ function shown(page: TablePage): number[] {
   return indexes;
 }
 
-function tableNode(open: Open, page: TablePage, name: string, title: string): TreeNode {
+function tableNode(tables: Tables, page: TablePage, name: string, title: string): TreeNode {
   const indexes = shown(page);
   return list(
     name,
     `${title}: ${indexes.length} of ${page.count} entries`,
     indexes.length,
-    (n) => entryNode(open, page, indexes[n]),
+    (n) => entryNode(tables, page, indexes[n]),
     {
       type: page.levelName,
       memoryReference: pageReference(page, page.address),
@@ -50,7 +62,7 @@ function pageReference(page: TablePage, address: bigint): string {
   });
 }
 
-function entryNode(open: Open, page: TablePage, index: number): TreeNode {
+function entryNode(tables: Tables, page: TablePage, index: number): TreeNode {
   const entry = page.entry(index);
   const name = `[${index}] ${formatHex(entry.from)}`;
   const changed = entry.marks.includes('changed') ? ' (changed)' : '';
@@ -58,18 +70,35 @@ function entryNode(open: Open, page: TablePage, index: number): TreeNode {
   const more = {
     type: `${page.levelName}E ${index}, covers ${formatSize(page.coverage)}`,
     memoryReference: pageReference(page, entry.address),
+    set: (text: string): TreeNode => {
+      tables.write(page, entry, entryValue(text, page.entrySize));
+      return entryNode(tables, tables.open(page.root.id, page.path), index);
+    },
   };
   const decoded = entry.decode();
   if (!entry.descend) return struct(name, value, () => [...bits(entry), ...targetLeaf(page, entry)], more);
-  const below = open(page.root.id, [...page.path, index]);
+  const below = tables.open(page.root.id, [...page.path, index]);
   const indexes = shown(below);
-  return list(name, `${value}, ${indexes.length} below`, indexes.length, (n) => entryNode(open, below, indexes[n]), {
+  return list(name, `${value}, ${indexes.length} below`, indexes.length, (n) => entryNode(tables, below, indexes[n]), {
     ...more,
     members: () => [
       ...(decoded ? [wordNode('entry', decoded, { memoryReference: more.memoryReference })] : []),
       ...(below.page ? [shadowPageLeaf(below)] : []),
     ],
   });
+}
+
+/** @throws TargetError for what does not fit an entry */
+function entryValue(text: string, size: 4 | 8): bigint {
+  let value: bigint;
+  try {
+    value = parseNumber(text);
+  } catch (error) {
+    throw new TargetError((error as Error).message);
+  }
+  if (value >> BigInt(size * 8))
+    throw new TargetError(`0x${value.toString(16)} does not fit an entry of ${size} bytes`);
+  return value;
 }
 
 /** A cached MMIO spte says whether it is still good. */
@@ -101,7 +130,7 @@ export function tableScopes(
   m: Machine,
   vcpu: KvmVcpu,
   lexicon: Lexicon,
-  open: Open,
+  tables: Tables,
 ): { name: string; root: TreeNode }[] {
   const roots = tableRoots(m, vcpu, lexicon);
   const guest = roots.find((r) => r.kind === 'guest');
@@ -110,17 +139,17 @@ export function tableScopes(
   return [
     {
       name: 'Guest page tables',
-      root: guest ? tableRootNode(open, guest, 'Guest page tables') : emptyTree('paging is off'),
+      root: guest ? tableRootNode(tables, guest, 'Guest page tables') : emptyTree('paging is off'),
     },
-    { name, root: secondScope(open, second, name) },
+    { name, root: secondScope(tables, second, name) },
   ];
 }
 
-function secondScope(open: Open, roots: readonly TableRoot[], name: string): TreeNode {
+function secondScope(tables: Tables, roots: readonly TableRoot[], name: string): TreeNode {
   if (roots.length === 0) return emptyTree('no root yet: KVM makes one at the next entry');
-  if (roots.length === 1) return tableRootNode(open, roots[0], name);
+  if (roots.length === 1) return tableRootNode(tables, roots[0], name);
   return struct(name, `${roots.length} roots`, () =>
-    roots.map((r) => tableRootNode(open, r, r.current ? 'root' : `root ${formatHex(r.address)}`)),
+    roots.map((r) => tableRootNode(tables, r, r.current ? 'root' : `root ${formatHex(r.address)}`)),
   );
 }
 
@@ -167,7 +196,13 @@ function shadowPageNode(m: Machine, sp: KvmMmuPage, index: number, lexicon: Lexi
   );
 }
 
-/** How a table is opened, bound to a machine. */
-export function opener(m: Machine, vcpu: KvmVcpu, lexicon: Lexicon, before: Parameters<typeof tablePage>[5]): Open {
-  return (root, path) => tablePage(m, vcpu, lexicon, root, path, before);
+/** How tables are opened, bound to a machine. */
+export function tableAccess(
+  m: Machine,
+  vcpu: KvmVcpu,
+  lexicon: Lexicon,
+  before: PhysMemory | null,
+  write: Tables['write'],
+): Tables {
+  return { open: (root, path) => tablePage(m, vcpu, lexicon, root, path, before), write };
 }

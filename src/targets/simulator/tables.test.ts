@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { openTarget } from '../open';
-import { TargetError } from '../target';
+import { TargetError, type TreeNode } from '../target';
 import type { Simulator } from './simulator';
 
 const quiet = { output: () => {} };
@@ -85,6 +85,34 @@ describe('page tables as trees', () => {
     // A new slot advances the generation; the entry stays until somebody uses it.
     const more = 'backing more 4K\nmemslot add as 0 id 5 gpa 0x20000000 size 4K host more\n';
     assert.deepEqual(await mark(more), [['mmio', 'stale'], 2n, 4n]);
+  });
+
+  it('entries can be written, and the guest suffers what it must', async () => {
+    const t = await guest(
+      'vendor intel',
+      LONG,
+      'map 0 -> 0 W count 16\nload 4 [0x3000]\nrepeat 2 {\n  load 4 [0x3000]\n}\n',
+    );
+    await t.run({ kind: 'line', line: 9, direction: 'backward' }, 0, quiet);
+    const scope = (): TreeNode | undefined =>
+      t.scopes(0, t.frames(0)[0]).find((s) => s.name === 'Guest page tables')?.root;
+    const child = (node: TreeNode | undefined, name: string): TreeNode | undefined =>
+      node?.children?.('indexed').find((n) => n.name.startsWith(`${name} `));
+    const pt = child(child(child(scope(), '[0]'), '[0]'), '[0]');
+    const pte = child(pt, '[3]');
+    assert.match(pte?.value ?? '', /^0x0000000000003023 4K page at 0x3000 P W A/);
+    assert.throws(() => pte?.set?.('many'), /is not a number/);
+    assert.match(pte?.set?.('0x3022').value ?? '', /^0x0000000000003022 not present/);
+    // The translation may still be cached: the guest has to flush it.
+    t.setExceptionBreakpoints([{ filter: 'guest_page_fault' }]);
+    assert.equal(t.walk({ vcpu: 0, address: 0x3000n, from: 'gva' }).verdict.kind, 'pf');
+    const ept = child(
+      child(child(t.scopes(0, t.frames(0)[0]).find((s) => s.name === 'EPT')?.root, '[0]'), '[0]'),
+      '[0]',
+    );
+    const spte = child(ept, '[3]');
+    spte?.set?.('0');
+    assert.equal(t.walk({ vcpu: 0, address: 0x3000n, from: 'gpa' }).verdict.kind, 'ept_violation');
   });
 
   it('says what is wrong with a path', async () => {
