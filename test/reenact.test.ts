@@ -16,7 +16,9 @@ import { COMPARED, LEFT_OUT, readEvents, type NormEvent } from '../src/cli/reena
 import { figures, fileText } from '../src/cli/reenact-report';
 import { compareRun, simulate } from '../src/cli/reenact-run';
 import { generateScenario } from '../src/cli/reenact-scenario';
+import { readSnapshot, simulatedSnapshot } from '../src/cli/reenact-snapshot';
 import { parseState, StateFileError, type ProbeRun } from '../src/cli/reenact-state';
+import { Interpreter } from '../src/scenario/interpreter';
 import { parseScenario } from '../src/scenario/parse';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -25,6 +27,8 @@ const unpack = (name: string): string => gunzipSync(readFileSync(join(FIXTURES, 
 const runs = readdirSync(FIXTURES)
   .filter((f) => f.endsWith('.state.json.gz'))
   .map((f) => f.replace('.state.json.gz', ''));
+const snapshotFiles = (name: string): string[] =>
+  readdirSync(FIXTURES).filter((f) => f.startsWith(`${name}.`) && f.endsWith('.snapshot.json.gz'));
 const load = (name: string): { run: ProbeRun; events: string } => ({
   run: parseState(unpack(`${name}.state.json.gz`)),
   events: unpack(`${name}.events.jsonl.gz`),
@@ -38,15 +42,82 @@ describe('reenact: runs of kernel 6.1.176', function () {
         assert.ok(runs.includes(`6.1.176-${config}-${scenario}`), `${config}-${scenario}`);
   });
   for (const name of runs) {
-    it(`${name}: every event and result is equal or explained`, () => {
+    it(`${name}: every event, result and structure is equal or explained`, () => {
       const { run, events } = load(name);
+      const snapshots = snapshotFiles(name).map((f) => readSnapshot(unpack(f)));
       const scenario = generateScenario(run, `${name}.state.json`);
-      const report = compareRun(run, events, simulate(run, scenario, name), scenario, name);
+      const report = compareRun(run, events, simulate(run, scenario, name, true), scenario, name, snapshots);
       const f = figures([report]);
       assert.equal(f.unexplained, 0, fileText(report, 10));
-      assert.ok(f.total >= 300, `only ${f.total} events were compared`);
+      assert.ok(f.total >= 400, `only ${f.total} events were compared`);
+      assert.ok(snapshots.length > 0);
+      for (const s of snapshots)
+        assert.ok(
+          report.steps.some((r) => r.step === s.step),
+          `step ${s.step}`,
+        );
     });
   }
+});
+
+describe('reenact: snapshots', () => {
+  const name = snapshotFiles('6.1.176-intel-ept1-tdp0-smm').find((f) => f.includes('smm-real-mode'))!;
+  const { items } = readSnapshot(unpack(name));
+
+  it('reads roles, roots, shadow pages, sptes, memslots, generations, permissions and reserved masks', () => {
+    const kinds = new Set(items.map((e) => e.name.replace('snapshot:', '')));
+    for (const kind of [
+      'globals',
+      'vm',
+      'generation',
+      'memslot',
+      'disallow-lpage',
+      'rmap',
+      'shadow-page',
+      'spte',
+      'vcpu',
+      'mmio-cache',
+      'mmu-role',
+      'mmu-root',
+      'mmu-permissions',
+      'guest-rsvd-check',
+      'shadow-zero-check',
+    ])
+      assert.ok(kinds.has(kind), kind);
+    const role = items.find((e) => e.name === 'snapshot:mmu-role')!;
+    assert.equal(role.fields.find(([n]) => n === 'root_role')?.[1], 0x1003784n);
+  });
+
+  it('finds each changed field of each structure', () => {
+    const seen = new Set<string>();
+    for (const e of items) {
+      for (const [i, [field, value, kind]] of e.fields.entries()) {
+        if (seen.has(`${e.name}.${field}`)) continue;
+        seen.add(`${e.name}.${field}`);
+        const changed: NormEvent = { ...e, fields: e.fields.map((f, n) => (n === i ? [field, value ^ 1n, kind] : f)) };
+        assert.equal(compareEvents([e], [changed], new TableFrames()).equal, 0, `${e.name}.${field}`);
+      }
+    }
+  });
+
+  it('finds a wrong role in the simulated machine', () => {
+    const { run } = load('6.1.176-amd-npt1-tdp1-long64');
+    const program = parseScenario(generateScenario(run, 'x.state.json').text).program!;
+    const interpreter = new Interpreter(program);
+    while (!interpreter.done) interpreter.step();
+    const before = simulatedSnapshot(interpreter.machine);
+    interpreter.machine.vcpus[0].root_mmu.cpu_role_ext ^= 8;
+    const c = compareEvents(before, simulatedSnapshot(interpreter.machine), new TableFrames());
+    assert.deepEqual(
+      c.differences.map((d) => d.fields),
+      [['cpu_role']],
+    );
+  });
+
+  it('refuses what is no snapshot with one sentence', () => {
+    assert.throws(() => readSnapshot('{'), /snapshot file is not JSON/);
+    assert.throws(() => readSnapshot('{"label":{}}'), /vms should be a list, but is nothing/);
+  });
 });
 
 describe('reenact: the comparison', () => {
@@ -432,6 +503,13 @@ describe('reenact: the command', function () {
     } finally {
       rmSync(dir, { recursive: true });
     }
+  });
+
+  it('compares snapshots when asked to', () => {
+    const plain = Number(/(\d+) events equal$/.exec(reenact(smm).out)?.[1]);
+    const r = reenact('--snapshot', smm);
+    assert.equal(r.status, 0, r.out);
+    assert.ok(Number(/(\d+) events equal$/.exec(r.out)?.[1]) > plain + 100);
   });
 
   it('is there as an npm script', () => {

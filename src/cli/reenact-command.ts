@@ -1,20 +1,23 @@
 /**
  * The command `reenact`: repeats runs of a real kernel in the simulator and compares them step by step.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { EventsFileError } from './reenact-events';
 import { fileJson, figures, fileText, type FileReport } from './reenact-report';
 import { compareRun, simulate } from './reenact-run';
 import { generateScenario } from './reenact-scenario';
+import { readSnapshot, type KernelSnapshot } from './reenact-snapshot';
 import { parseState, StateFileError } from './reenact-state';
 
-const USAGE = `usage: npm run reenact -- [--emit FILE.mmu] [--json] [--all] FILE.state.json[.gz]…
+const USAGE = `usage: npm run reenact -- [--snapshot] [--emit FILE.mmu] [--json] [--all] FILE.state.json[.gz]…
 
 Turns each run of the probe into a scenario, runs it in the simulator and compares with the kernel's events, which are taken
 from FILE.events.jsonl[.gz] beside the state file. Exit code 1: a difference that docs/differences.md does not explain; 2: bad input.
 
+  --snapshot       compare KVM's structures at the marked steps, too: roles, shadow pages, sptes, memslots, reserved masks; from
+                   STEM.*.snapshot.json[.gz] beside the state file or in ../kvm-snapshots
   --emit FILE.mmu  write the scenario of the (only) run to FILE.mmu
   --json           a report for programs
   --all            print every difference, not the first 20 of each file`;
@@ -25,21 +28,23 @@ class UsageError extends Error {}
 interface Options {
   files: string[];
   emit: string | null;
+  snapshot: boolean;
   json: boolean;
   all: boolean;
 }
 
 function options(args: readonly string[]): Options {
-  const o: Options = { files: [], emit: null, json: false, all: false };
+  const o: Options = { files: [], emit: null, snapshot: false, json: false, all: false };
   for (let i = 0; i < args.length; i++) {
     const a = args[i];
     if (a === '--json') o.json = true;
     else if (a === '--all') o.all = true;
+    else if (a === '--snapshot') o.snapshot = true;
     else if (a === '--emit') {
       o.emit = args[++i] ?? null;
       if (o.emit === null) throw new UsageError('--emit needs the name of a file to write');
     } else if (a.startsWith('-'))
-      throw new UsageError(`${a} is not an option; the options are --emit FILE.mmu, --json and --all`);
+      throw new UsageError(`${a} is not an option; the options are --snapshot, --emit FILE.mmu, --json and --all`);
     else o.files.push(a);
   }
   if (o.files.length === 0) throw new UsageError('no file is given: name one or more FILE.state.json of the probe');
@@ -73,13 +78,27 @@ function eventsFile(file: string): string {
   throw new UsageError(`${file} has no events file beside it (${basename(stem)}.events.jsonl.gz)`);
 }
 
-function reenact(file: string, emit: string | null): FileReport {
+/** The snapshots of a run, beside its state file or in the folder of snapshots next to that. */
+function snapshotsOf(file: string): KernelSnapshot[] {
+  const stem = basename(file).replace(/\.state\.json(\.gz)?$/, '');
+  for (const folder of [dirname(file), join(dirname(file), '..', 'kvm-snapshots')]) {
+    if (!existsSync(folder)) continue;
+    const names = readdirSync(folder).filter((f) => f.startsWith(`${stem}.`) && /\.snapshot\.json(\.gz)?$/.test(f));
+    if (names.length) return names.map((f) => readSnapshot(readText(join(folder, f))));
+  }
+  throw new UsageError(
+    `${file} has no snapshots (${stem}.*.snapshot.json) beside it or in ../kvm-snapshots: leave --snapshot out`,
+  );
+}
+
+function reenact(file: string, { emit, snapshot }: Options): FileReport {
   const run = parseState(readText(file));
   const events = readText(eventsFile(file));
   const scenario = generateScenario(run, basename(file));
   if (emit !== null) writeFileSync(emit, scenario.text);
-  const simulated = simulate(run, scenario, emit ?? `${basename(file)}.mmu`);
-  return compareRun(run, events, simulated, scenario, basename(file));
+  const snapshots = snapshot ? snapshotsOf(file) : [];
+  const simulated = simulate(run, scenario, emit ?? `${basename(file)}.mmu`, snapshot);
+  return compareRun(run, events, simulated, scenario, basename(file), snapshots);
 }
 
 /** Where the command writes: lines without their end. */
@@ -111,7 +130,7 @@ function main(args: readonly string[], io: Output): number {
   const reports: FileReport[] = [];
   for (const file of o.files) {
     try {
-      const r = reenact(file, o.emit);
+      const r = reenact(file, o);
       reports.push(r);
       if (!o.json) io.out(fileText(r, o.all ? Number.POSITIVE_INFINITY : 20));
     } catch (e) {

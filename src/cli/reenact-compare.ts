@@ -21,6 +21,8 @@ export interface Comparison {
 }
 
 const FRAME_MASK = 0x000f_ffff_ffff_f000n;
+/** Roots of the TDP MMU have four or five levels. */
+const LOWEST_ROOT_LEVEL = 4n;
 const PAGE_SIZE_BIT = 1n << 7n;
 /** Longest product of two list lengths that is aligned exactly; beyond it neighbours of the same name are paired. */
 const EXACT_LIMIT = 25_000_000;
@@ -75,6 +77,11 @@ export class TableFrames {
   /** A shadow page of `level` went away: its frame may serve another table from now on. The trace does not say which frame. */
   zapped(level: bigint): void {
     for (const b of this.toSim.values()) if (b.level === level) b.stale = true;
+  }
+
+  /** Every root was given up: their frames are not in the trace at all. */
+  rootsReplaced(): void {
+    for (const b of this.toSim.values()) if (b.level >= LOWEST_ROOT_LEVEL) b.stale = true;
   }
 
   /** This very table is gone. */
@@ -147,7 +154,8 @@ function differing(k: NormEvent, s: NormEvent, frames: TableFrames): string[] {
 
 /** What an event says about tables that are gone. */
 function forgetTables(k: NormEvent, frames: TableFrames): void {
-  if (k.name === 'kvm_mmu_prepare_zap_page') {
+  if (k.name === 'kvm_mmu_zap_all_fast') frames.rootsReplaced();
+  else if (k.name === 'kvm_mmu_prepare_zap_page') {
     const role = k.fields.find(([n]) => n === 'role')?.[1];
     // role.level is in the low bits of every layout
     if (role !== undefined) frames.zapped(role & 0xfn);

@@ -7,7 +7,7 @@ import type { Observer } from '../kvm/observer';
 import { Interpreter, type StepOutcome } from '../scenario/interpreter';
 import { parseScenario } from '../scenario/parse';
 import { formatDiagnostic, type ScenarioProgram } from '../scenario/program';
-import { compareEvents, TableFrames } from './reenact-compare';
+import { compareEvents, TableFrames, type Comparison } from './reenact-compare';
 import { normaliseSimulated, readEvents, type KernelStep, type NormEvent } from './reenact-events';
 import { kernelRelease } from './reenact-layout';
 import {
@@ -22,12 +22,15 @@ import {
 import { VMCB_EXIT_WORDS, VMX_EXIT_WORDS } from './reenact-nested';
 import { stepReport, type FileReport, type StepReport } from './reenact-report';
 import type { GeneratedScenario } from './reenact-scenario';
+import { simulatedSnapshot, type KernelSnapshot } from './reenact-snapshot';
 import type { ProbeRun, ProbeStep } from './reenact-state';
 
 /** What the simulator did in one step of the probe. */
 export interface SimulatedStep {
   events: NormEvent[];
   outcome: NormEvent[];
+  /** KVM's structures after a snapshot step, if asked for */
+  snapshot?: NormEvent[];
 }
 
 export interface SimulatedRun {
@@ -68,7 +71,7 @@ class Recorder implements Observer {
 }
 
 /** Runs the scenario of a probe run. Never throws for what the scenario does: the reason is in `stopped`. */
-export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: string): SimulatedRun {
+export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: string, snapshots = false): SimulatedRun {
   const { program, refused } = parseLeniently(scenario.text, name);
   const recorder = new Recorder(run.vendor);
   if (!program) return { steps: recorder.steps, stopped: 'the generated scenario is not valid', refused };
@@ -80,6 +83,7 @@ export function simulate(run: ProbeRun, scenario: GeneratedScenario, name: strin
   let now: SimulatedStep = { events: [], outcome: [] };
   let outcomes: OutcomeProbe | null = null;
   const closeStep = (): void => {
+    if (step?.kind === 'snapshot' && snapshots) now.snapshot = simulatedSnapshot(machine);
     if (step && wantsRegisters(step)) now.outcome.push(...machine.vcpus.map(simulatedRegisters));
     if (step?.kind === 'vmexit-seen-by-l1') now.outcome.push(exitWords(run, step, machine));
   };
@@ -158,6 +162,8 @@ function exitWords(
   return simulatedExitWords(fields);
 }
 
+const NOTHING: Comparison = { total: 0, equal: 0, differences: [] };
+
 /** Compares a run with its scenario's simulation. */
 export function compareRun(
   run: ProbeRun,
@@ -165,6 +171,7 @@ export function compareRun(
   simulated: SimulatedRun,
   scenario: GeneratedScenario | null,
   file: string,
+  snapshots: readonly KernelSnapshot[] = [],
 ): FileReport {
   const { steps: kernel, unknown } = readEvents(kernelEvents, run);
   const frames = new TableFrames();
@@ -176,15 +183,17 @@ export function compareRun(
     const expected = expectedOf(run, k, step);
     const events = compareEvents(k.events, s.events, frames);
     const outcome = compareEvents(expected, s.outcome, frames);
+    const wanted = snapshots.find((x) => x.step === k.step);
+    const structures = wanted ? compareEvents(wanted.items, s.snapshot ?? [], frames) : NOTHING;
     const at = { run, kernel: kernelRelease(run.kernel), step };
     reports.push(
       stepReport(
         at,
         k.step,
         scenario?.lines.get(k.step)?.[0] ?? 0,
-        events.total + outcome.total,
-        events.equal + outcome.equal,
-        [...events.differences, ...outcome.differences],
+        events.total + outcome.total + structures.total,
+        events.equal + outcome.equal + structures.equal,
+        [...events.differences, ...outcome.differences, ...structures.differences],
       ),
     );
   }

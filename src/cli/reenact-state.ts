@@ -164,17 +164,28 @@ export interface ProbeRun {
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** A place in the file, for messages, and the value there. */
-class Node {
+/** A place in a JSON file, for messages, and the value there. */
+export class JsonNode {
   constructor(
     readonly value: Json | undefined,
     readonly path: string,
   ) {}
 
+  /** The root of a JSON text; `what` names the kind of file in messages. */
+  static parse(text: string, what: string): JsonNode {
+    try {
+      return new JsonNode(JSON.parse(text) as Json, '');
+    } catch (e) {
+      throw new StateFileError(
+        `the ${what} file is not JSON (${(e as Error).message}): give the .${what}.json of a probe run`,
+      );
+    }
+  }
+
   private fail(wanted: string): never {
     const found = this.value === undefined ? 'nothing' : JSON.stringify(this.value).slice(0, 40);
     throw new StateFileError(
-      `${this.path || 'the file'} should be ${wanted}, but is ${found}: is this a state file of the probe (-o state.json)?`,
+      `${this.path || 'the file'} should be ${wanted}, but is ${found}: is this a file of a probe run?`,
     );
   }
 
@@ -182,19 +193,19 @@ class Node {
     return this.at(key).value !== undefined && this.at(key).value !== null;
   }
 
-  at(key: string): Node {
+  at(key: string): JsonNode {
     const v = this.value;
     if (v === null || typeof v !== 'object' || Array.isArray(v)) return this.fail('an object');
-    return new Node(Object.hasOwn(v, key) ? v[key] : undefined, this.path ? `${this.path}.${key}` : key);
+    return new JsonNode(Object.hasOwn(v, key) ? v[key] : undefined, this.path ? `${this.path}.${key}` : key);
   }
 
-  list(): Node[] {
+  list(): JsonNode[] {
     const v = this.value;
     if (!Array.isArray(v)) return this.fail('a list');
-    return v.map((x, i) => new Node(x, `${this.path}[${i}]`));
+    return v.map((x, i) => new JsonNode(x, `${this.path}[${i}]`));
   }
 
-  entries(): [string, Node][] {
+  entries(): [string, JsonNode][] {
     const v = this.value;
     if (v === null || typeof v !== 'object' || Array.isArray(v)) return this.fail('an object');
     return Object.keys(v).map((k) => [k, this.at(k)]);
@@ -221,16 +232,16 @@ class Node {
     return this.fail('a number such as "0x1000"');
   }
 
-  optional<T>(key: string, read: (n: Node) => T): T | null {
+  optional<T>(key: string, read: (n: JsonNode) => T): T | null {
     return this.has(key) ? read(this.at(key)) : null;
   }
 }
 
-const word = (n: Node): bigint => n.word();
-const int = (n: Node): number => n.int();
-const text = (n: Node): string => n.text();
+const word = (n: JsonNode): bigint => n.word();
+const int = (n: JsonNode): number => n.int();
+const text = (n: JsonNode): string => n.text();
 
-const memslots = (n: Node): ProbeMemslot[] =>
+const memslots = (n: JsonNode): ProbeMemslot[] =>
   n.list().map((s) => ({
     as_id: s.at('as_id').int(),
     id: s.at('id').int(),
@@ -242,7 +253,7 @@ const memslots = (n: Node): ProbeMemslot[] =>
     offset: s.at('offset').word(),
   }));
 
-const vcpus = (n: Node): ProbeVcpu[] =>
+const vcpus = (n: JsonNode): ProbeVcpu[] =>
   n.list().map((v) => ({
     vcpu: v.at('vcpu').int(),
     mode: v.at('mode').text(),
@@ -258,7 +269,7 @@ const vcpus = (n: Node): ProbeVcpu[] =>
     smm: v.at('smm').int(),
   }));
 
-function pageTables(n: Node): ProbePageTables {
+function pageTables(n: JsonNode): ProbePageTables {
   const bytes = n.at('entry_bytes').int();
   return {
     entryBytes: bytes === 4 ? 4 : 8,
@@ -273,7 +284,7 @@ function pageTables(n: Node): ProbePageTables {
   };
 }
 
-const frames = (n: Node): ProbeFrames[] =>
+const frames = (n: JsonNode): ProbeFrames[] =>
   n.list().map((r) => ({
     backing: r.at('backing').text(),
     offset: r.at('offset').word(),
@@ -281,14 +292,14 @@ const frames = (n: Node): ProbeFrames[] =>
     pages: r.at('pages').int(),
   }));
 
-const snapshot = (n: Node): ProbeSnapshot => ({
+const snapshot = (n: JsonNode): ProbeSnapshot => ({
   vcpus: vcpus(n.at('vcpus')),
   memslots: memslots(n.at('memslots')),
   pt: pageTables(n.at('pt')),
   frames: n.optional('host_pfns', frames),
 });
 
-function exit(n: Node): ProbeExit {
+function exit(n: JsonNode): ProbeExit {
   const reason = n.at('reason').text();
   if (reason === 'io') return { reason, port: n.at('port').int(), smm: n.at('smm').int() };
   if (reason !== 'mmio') return { reason };
@@ -302,7 +313,7 @@ function exit(n: Node): ProbeExit {
   };
 }
 
-function outcome(n: Node): ProbeOutcome {
+function outcome(n: JsonNode): ProbeOutcome {
   return {
     exits: n.at('exits').list().map(exit),
     end: n.at('end').text(),
@@ -322,7 +333,7 @@ function outcome(n: Node): ProbeOutcome {
   };
 }
 
-function step(node: Node): ProbeStep {
+function step(node: JsonNode): ProbeStep {
   const n = node.at('n').int();
   const op = node.at('op').text();
   if (node.has('stub_rip')) {
@@ -392,13 +403,13 @@ function step(node: Node): ProbeStep {
   }
 }
 
-function layout(n: Node): ProbeLayout {
+function layout(n: JsonNode): ProbeLayout {
   const at = (key: string): bigint => n.at(key).word();
   const code = n
     .at('code')
     .entries()
     .map(([gpa, c]) => ({
-      gpa: new Node(gpa, `${c.path} (address)`).word(),
+      gpa: new JsonNode(gpa, `${c.path} (address)`).word(),
       op: c.at('op').text(),
       bytes: c.at('bytes').text(),
     }))
@@ -423,15 +434,7 @@ function layout(n: Node): ProbeLayout {
  * @throws StateFileError with the path of the first thing that is not as it should be
  */
 export function parseState(json: string): ProbeRun {
-  let raw: Json;
-  try {
-    raw = JSON.parse(json) as Json;
-  } catch (e) {
-    throw new StateFileError(
-      `the state file is not JSON (${(e as Error).message}): give the .state.json of a probe run`,
-    );
-  }
-  const root = new Node(raw, '');
+  const root = JsonNode.parse(json, 'state');
   if (root.at('probe').value !== 1)
     throw new StateFileError('the file has no "probe": 1, so it is not the state file of a probe run');
   const vendor = root.at('vendor').text();
