@@ -8,6 +8,14 @@ import type { SessionInfo } from '../../webview/messages';
 
 export const DEBUG_TYPE = 'mmuscope';
 
+/** Requests that set a session going. */
+const MOTIONS: ReadonlySet<string> = new Set([
+  ...['continue', 'next', 'stepIn', 'stepOut', 'stepBack', 'reverseContinue', 'goto', 'restartFrame', 'restart'],
+  ...['mmuscope/goto', 'mmuscope/reverseStepIn'],
+]);
+/** Milliseconds before the views say that a session runs. */
+const RUNNING_SHOWN_AFTER = 250;
+
 /** One debug session and what is known of it. */
 export class Session {
   /** counts stops; 0 before the first */
@@ -99,6 +107,9 @@ export class Sessions implements vscode.DebugAdapterTrackerFactory, vscode.Dispo
     const session = new Session(debug);
     this.byId.set(debug.id, session);
     return {
+      onWillReceiveMessage: ({ type, command }: { type?: string; command?: string }) => {
+        if (type === 'request' && MOTIONS.has(command ?? '')) this.run(session);
+      },
       onDidSendMessage: (message: {
         type?: string;
         event?: string;
@@ -107,6 +118,11 @@ export class Sessions implements vscode.DebugAdapterTrackerFactory, vscode.Dispo
         body?: unknown;
       }) => {
         if (message.type === 'event') this.hear(session, message.event ?? '', message.body);
+        // A motion that was refused leaves the session where it was.
+        if (message.type === 'response' && message.success === false && MOTIONS.has(message.command ?? '')) {
+          session.stopped = session.stop > 0;
+          if (session === this.current) this.changed.fire(session);
+        }
         // The user changed a register or memory: what views show is no longer so.
         const writes =
           message.command === 'setVariable' || message.command === 'setExpression' || message.command === 'writeMemory';
@@ -126,13 +142,23 @@ export class Sessions implements vscode.DebugAdapterTrackerFactory, vscode.Dispo
         break;
       }
       case 'continued':
-        session.stopped = false;
-        if (session === this.current) this.changed.fire(session);
+        this.run(session);
         break;
       case 'terminated':
         this.end(session.debug.id);
         break;
     }
+  }
+
+  /** The session goes on. Listeners hear of it if it does not stop again at once, as it does at most steps. */
+  private run(session: Session): void {
+    if (!session.stopped) return;
+    session.stopped = false;
+    const { stop } = session;
+    setTimeout(() => {
+      if (session.stop === stop && !session.stopped && !session.ended && session === this.current)
+        this.changed.fire(session);
+    }, RUNNING_SHOWN_AFTER);
   }
 
   /** Asks what the session is at now, then tells the listeners; a stop that came in the meantime wins. */

@@ -320,9 +320,9 @@ export class RoleDecoder extends LitElement {
       ${
         session !== null && session.threads.length > 1
           ? html`<span class="choice"
-              ><span id="vcpu">vCPU</span>
+              ><span aria-hidden="true">vCPU</span>
               <vscode-single-select
-                aria-labelledby="vcpu"
+                label="vCPU"
                 .value=${String(body?.threadId ?? session.threadId)}
                 @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
               >
@@ -334,9 +334,9 @@ export class RoleDecoder extends LitElement {
       ${
         body !== null && body.mmus.length > 1
           ? html`<span class="choice"
-              ><span id="mmu">MMU</span>
+              ><span aria-hidden="true">MMU</span>
               <vscode-single-select
-                aria-labelledby="mmu"
+                label="MMU"
                 .value=${this.mmu}
                 @change=${(e: Event) => {
                   this.mmu = valueOf(e);
@@ -354,10 +354,10 @@ export class RoleDecoder extends LitElement {
           : nothing
       }
       <span class="choice"
-        ><span id="kernel">Kernel</span>
+        ><span aria-hidden="true">Kernel</span>
         <vscode-single-select
           class="kernel"
-          aria-labelledby="kernel"
+          label="Kernel"
           combobox
           .value=${this.kernel}
           @change=${(e: Event) => this.setKernel(valueOf(e))}
@@ -371,10 +371,10 @@ export class RoleDecoder extends LitElement {
         </vscode-single-select></span
       >
       <span class="choice"
-        ><span id="use">Used for</span>
+        ><span aria-hidden="true">Used for</span>
         <vscode-single-select
           class="use"
-          aria-labelledby="use"
+          label="Used for"
           .value=${this.use}
           @change=${(e: Event) => (this.use = valueOf(e) as MmuUse)}
         >
@@ -402,8 +402,7 @@ export class RoleDecoder extends LitElement {
       <vscode-textfield
         id=${column.name}
         class=${classMap({ wide: column.bits === 64, changed: changed !== 0n })}
-        label=${column.name}
-        aria-label="${column.name}, ${column.bits} bits, hexadecimal"
+        label="${column.name}, ${column.bits} bits, hexadecimal"
         placeholder="unknown"
         ?invalid=${typed !== undefined}
         .value=${live(typed?.text ?? (word === undefined ? '' : wordText(column, word)))}
@@ -453,7 +452,7 @@ export class RoleDecoder extends LitElement {
       <div class="scroll">
         <div
           class="lines"
-          role="grid"
+          role="toolbar"
           aria-label="Bits of the role words. Arrow keys move, space turns a bit over."
           data-roving
           @keydown=${(e: KeyboardEvent) => moveFocus(e.currentTarget as Element, e)}
@@ -488,7 +487,7 @@ export class RoleDecoder extends LitElement {
   private renderScale(half: 'base' | 'ext', rows: readonly Row[]): TemplateResult {
     const named = rows.filter((r) => r.half === half && !/^(reserved|pad)_/.test(r.name));
     const longest = Math.max(...named.map((r) => r.name.length));
-    return html`<div class="names mono" role="presentation" .style=${`height: ${Math.round(longest * 4.9 + 14)}px`}>
+    return html`<div class="names mono" aria-hidden="true" .style=${`height: ${Math.round(longest * 4.9 + 14)}px`}>
         <span class="half">${half}</span>
         ${named.map(
           (row) =>
@@ -500,7 +499,7 @@ export class RoleDecoder extends LitElement {
             >`,
         )}
       </div>
-      <div class="line scale" role="presentation">
+      <div class="line scale" aria-hidden="true">
         <span class="name"></span>
         ${[7, 6, 5, 4, 3, 2, 1, 0].map(
           (n) =>
@@ -519,11 +518,11 @@ export class RoleDecoder extends LitElement {
     const word = this.words[column.name];
     const index = (bit: number): Row | undefined =>
       rows.find((r) => r.half === half && bit >= r.lsb && bit < r.lsb + r.width);
-    return html`<div class="line" role="row">
-      <span class="name mono" role="rowheader">${column.name}</span>
+    return html`<div class="line" role="group" aria-label="${column.name}, ${half}">
+      <span class="name mono" aria-hidden="true">${column.name}</span>
       ${[7, 6, 5, 4, 3, 2, 1, 0].map((n) => {
         const digit = word === undefined ? '?' : ((word >> BigInt(shift + n * 4)) & 15n).toString(16);
-        return html`<span class="nibble" role="presentation">
+        return html`<span class="nibble">
           ${[3, 2, 1, 0].map((i) => {
             const bit = n * 4 + i;
             return this.renderBit(column, shift + bit, bit, index(bit), y, 31 - bit);
@@ -560,7 +559,6 @@ export class RoleDecoder extends LitElement {
     const label = `bit ${bit} ${name} of ${column.name}: ${value ?? 'unknown'}${changed ? ', changed' : ''}${classes.differs ? ', differs' : ''}`;
     return html`<button
       class=${classMap(classes)}
-      role="gridcell"
       tabindex="-1"
       data-row=${y}
       data-col=${x}

@@ -129,6 +129,7 @@ export const styles = css`
   }
 
   .grid {
+    outline-offset: -1px !important;
     flex: 1;
     min-height: 120px;
     display: flex;
@@ -140,7 +141,6 @@ export const styles = css`
     flex: 1;
     overflow: auto;
     position: relative;
-    outline-offset: -1px !important;
   }
   .space {
     position: relative;
@@ -206,15 +206,15 @@ export const styles = css`
     outline: 1px dotted var(--vscode-contrastActiveBorder, transparent);
     outline-offset: -1px;
   }
-  .rows:focus .row.selected {
+  .grid:focus .row.selected {
     background: var(--vscode-list-activeSelectionBackground);
     color: var(--vscode-list-activeSelectionForeground);
     outline: 1px solid var(--vscode-focusBorder);
     outline-offset: -1px;
   }
-  .rows:focus .row.selected .muted,
-  .rows:focus .row.selected .index,
-  .rows:focus .row.selected .from {
+  .grid:focus .row.selected .muted,
+  .grid:focus .row.selected .index,
+  .grid:focus .row.selected .from {
     color: inherit;
   }
   .row.none .raw,

@@ -103,6 +103,7 @@ export class Tables extends LitElement {
   private pending: GoToMessage | null = null;
   private restored = false;
 
+  @query('.grid') private grid?: HTMLElement;
   @query('.rows') private scroller?: HTMLElement;
   @query('vscode-textfield.address') private addressField?: HTMLElement & { value: string };
   @query('vscode-textfield.search') private searchField?: HTMLElement & { value: string };
@@ -266,7 +267,7 @@ export class Tables extends LitElement {
     if (text.trim() === '' || this.root === null) return;
     try {
       this.askAddress(this.root, parseAddress(text));
-      this.scroller?.focus();
+      this.grid?.focus();
     } catch (error) {
       this.problem = error instanceof Error ? error.message : String(error);
     }
@@ -342,6 +343,8 @@ export class Tables extends LitElement {
   }
 
   private onKey(event: KeyboardEvent): void {
+    // Buttons in rows know what to do with Enter themselves.
+    if (event.composedPath()[0] instanceof HTMLButtonElement) return;
     const rows = this.rows();
     const at = Math.max(
       0,
@@ -421,9 +424,9 @@ export class Tables extends LitElement {
       ${
         session !== null && session.threads.length > 1
           ? html`<span class="choice"
-              ><span id="vcpu">vCPU</span>
+              ><span aria-hidden="true">vCPU</span>
               <vscode-single-select
-                aria-labelledby="vcpu"
+                label="vCPU"
                 .value=${String(this.threadId)}
                 @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
               >
@@ -439,7 +442,7 @@ export class Tables extends LitElement {
                 ><span id="root">Tables</span>
                 <vscode-single-select
                   class="root"
-                  aria-labelledby="root"
+                  label="Tables"
                   .value=${this.root?.id ?? ''}
                   @change=${(e: Event) => {
                     const root = this.roots.find((r) => r.id === valueOf(e));
@@ -455,14 +458,14 @@ export class Tables extends LitElement {
                 </vscode-single-select></span
               >
               <span class="choice"
-                ><span id="address">${this.root?.kind === 'guest' ? 'gva' : 'gpa'}</span>
+                ><span aria-hidden="true">${this.root?.kind === 'guest' ? 'gva' : 'gpa'}</span>
                 <vscode-textfield
                   class="address"
-                  aria-label="Go to address"
+                  label="Go to address"
                   placeholder="0x…  go to (g)"
                   @keydown=${(e: KeyboardEvent) => {
                     if (e.key === 'Enter') this.typeAddress(valueOf(e));
-                    if (e.key === 'Escape') this.scroller?.focus();
+                    if (e.key === 'Escape') this.grid?.focus();
                   }}
                 ></vscode-textfield
               ></span>
@@ -548,13 +551,13 @@ export class Tables extends LitElement {
         </div>
         <vscode-textfield
           class="search"
-          aria-label="Search entries"
+          label="Search entries"
           placeholder="Search entries: index, address, raw, meaning (/)"
           .value=${live(this.search)}
           @input=${(e: Event) => (this.search = valueOf(e))}
           @keydown=${(e: KeyboardEvent) => {
             if (e.key === 'Escape') this.search = '';
-            if (e.key === 'Escape' || e.key === 'Enter') this.scroller?.focus();
+            if (e.key === 'Escape' || e.key === 'Enter') this.grid?.focus();
           }}
         ></vscode-textfield>
       </div>
@@ -578,7 +581,7 @@ export class Tables extends LitElement {
       @click=${(e: PointerEvent) => {
         const box = (e.currentTarget as Element).getBoundingClientRect();
         this.select(Math.min(count - 1, Math.floor(((e.clientX - box.left) / box.width) * count)));
-        this.scroller?.focus();
+        this.grid?.focus();
       }}
     >
       ${body.rows.map((row) => {
@@ -597,10 +600,13 @@ export class Tables extends LitElement {
     const items = virtual?.getVirtualItems() ?? [];
     return html`<div
       class="grid"
+      tabindex="0"
       role="grid"
-      aria-label="Entries of ${body.levelName}"
+      aria-label="Entries of ${body.levelName}. Arrows move, Enter goes into a table, Backspace goes up, n and p find entries that are not empty."
       aria-rowcount=${rows.length + 1}
       aria-colcount="5"
+      aria-activedescendant="row-${this.selected}"
+      @keydown=${(e: KeyboardEvent) => this.onKey(e)}
     >
       <div class="row headings" role="row" aria-rowindex="1">
         <span></span>
@@ -611,14 +617,7 @@ export class Tables extends LitElement {
         <span role="columnheader">Meaning</span>
         <span></span>
       </div>
-      <div
-        class="rows"
-        tabindex="0"
-        role="rowgroup"
-        aria-label="Entries. Arrows move, Enter goes into a table, Backspace goes up, n and p find entries that are not empty."
-        aria-activedescendant="row-${this.selected}"
-        @keydown=${(e: KeyboardEvent) => this.onKey(e)}
-      >
+      <div class="rows" role="rowgroup">
         <div class="space" .style=${`height: ${virtual?.getTotalSize() ?? 0}px`}>
           ${repeat(
             items,
