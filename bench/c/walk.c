@@ -6,9 +6,9 @@
  * and NPT, misconfigurations, reserved bits, access rights, protection keys, accessed and dirty flags, error codes and qualifications,
  * a TLB with PCIDs and global pages.
  *
- *   cc -O2 -o walk walk.c && ./walk
+ *   cc -O2 -o walk walk.c && ./walk [NAME]
  *
- * prints one line "name nanoseconds check" for each piece of work; `check` is a sum over the results that the TypeScript side repeats.
+ * prints one line "name nanoseconds check" for each piece of work (or the named one); `check` is a sum over the results that the TypeScript side repeats.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -134,7 +134,7 @@ struct mmu {
     struct paging guest, npt;
     struct ept ept;
     int s2;
-    struct result r;
+    struct result r, nested; /* nested: of the walk of NPT's tables */
 };
 
 static bool refused(const struct paging *g, u32 access, u32 rights)
@@ -182,10 +182,10 @@ static u32 access_bits(const struct paging *g, u32 access)
     return e;
 }
 
-static int fault(struct mmu *x, const struct paging *g, u32 access, int level, u32 bits)
+static int fault(struct result *r, const struct paging *g, u32 access, int level, u32 bits)
 {
-    x->r.error = bits | access_bits(g, access);
-    x->r.fault_level = level;
+    r->error = bits | access_bits(g, access);
+    r->fault_level = level;
     return PF;
 }
 
@@ -214,7 +214,7 @@ static int update_flags(struct mmu *x, const struct paging *g, bool nested, u64 
     return OK;
 }
 
-__attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g, u64 va, u32 access, bool guest)
+__attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g, u64 va, u32 access, bool guest, struct result *r)
 {
     const struct memory *m = x->mem;
     bool nested = guest && x->s2 != S2_NONE;
@@ -226,7 +226,7 @@ __attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g
     if (level == 3 && g->pdpte_registers) {
         e = g->pdpte[va >> 30 & 3];
         if (!(e & P))
-            return fault(x, g, access, 3, 0);
+            return fault(r, g, access, 3, 0);
         table = e & ADDRESS;
         level = 2;
     }
@@ -246,11 +246,11 @@ __attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g
         path[level][0] = host;
         path[level][1] = at;
         if (!(e & P))
-            return fault(x, g, access, level, 0);
+            return fault(r, g, access, level, 0);
         if (e & g->leaf_bit[level])
             break;
         if (e & g->table_rsvd[level])
-            return fault(x, g, access, level, EC_P | EC_RSVD);
+            return fault(r, g, access, level, EC_P | EC_RSVD);
         u64 effective = e | g->fixed[level];
         and &= effective;
         or |= e;
@@ -259,15 +259,15 @@ __attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g
         level--;
     }
     if (e & g->leaf_rsvd[level])
-        return fault(x, g, access, level, EC_P | EC_RSVD);
+        return fault(r, g, access, level, EC_P | EC_RSVD);
     u32 rights = ((and & e) >> 1 & 3) | ((or | e) >> 63) << 2;
     if ((access & SHSTK) && (e & (2 | D)) == D && (and & 2))
         rights |= RIGHT_SS;
     u32 key = e >> 59 & 15;
     if (g->decisions[(access & 63) << 4 | rights])
-        return fault(x, g, access, level, EC_P | (g->keys && key_refuses(g, access, rights, key) ? EC_PK : 0));
+        return fault(r, g, access, level, EC_P | (g->keys && key_refuses(g, access, rights, key) ? EC_PK : 0));
     if (g->keys && key_refuses(g, access, rights, key))
-        return fault(x, g, access, level, EC_P | EC_PK);
+        return fault(r, g, access, level, EC_P | EC_PK);
     bool write = (access & TYPE) == WRITE;
     if (!(accessed & e & A) || (write && !(e & D))) {
         int status = update_flags(x, g, nested, path, top, level, write);
@@ -279,11 +279,11 @@ __attribute__((noinline)) static int walk_tables(struct mmu *x, struct paging *g
     u64 pa = (e & ADDRESS & ~offset) | (va & offset);
     if (g->entry_size == 4 && level == 2)
         pa |= (u64)(e >> 13 & g->pse36_mask) << 32;
-    x->r.gpa = pa;
-    x->r.level = level;
-    x->r.page_shift = shift;
-    x->r.rights = rights;
-    x->r.leaf = (write || (e & D) ? 1 : 0) | (e & GLOBAL ? 2 : 0) | key << 4;
+    r->gpa = pa;
+    r->level = level;
+    r->page_shift = shift;
+    r->rights = rights;
+    r->leaf = (write || (e & D) ? 1 : 0) | (e & GLOBAL ? 2 : 0) | key << 4;
     return OK;
 }
 
@@ -417,18 +417,14 @@ static int second_stage(struct mmu *x, u64 gpa, u32 access, int purpose)
     if (x->s2 == S2_EPT)
         return walk_ept(x, gpa, access, purpose);
     if (x->s2 == S2_NPT) {
-        struct result saved = x->r;
         u32 asked = (purpose == TABLE ? WRITE : access & TYPE) | USER;
-        int status = walk_tables(x, &x->npt, gpa, asked, false);
-        struct result nested = x->r;
-        x->r = saved;
-        if (status == OK) {
-            x->r.hpa = nested.gpa;
-            x->r.s2_level = nested.level;
-            x->r.s2_shift = nested.page_shift;
+        if (walk_tables(x, &x->npt, gpa, asked, false, &x->nested) == OK) {
+            x->r.hpa = x->nested.gpa;
+            x->r.s2_level = x->nested.level;
+            x->r.s2_shift = x->nested.page_shift;
             return OK;
         }
-        x->r.qualification = nested.error | (purpose == TABLE ? 2ull : 1ull) << 32;
+        x->r.qualification = x->nested.error | (purpose == TABLE ? 2ull : 1ull) << 32;
         x->r.fault_gpa = gpa;
         return NPF;
     }
@@ -446,7 +442,7 @@ __attribute__((noinline)) int translate(struct mmu *x, u64 va, u32 access)
         if ((u64)((int64_t)(va << shift) >> shift) != va)
             return NON_CANONICAL;
     }
-    int status = walk_tables(x, &x->guest, va, access, true);
+    int status = walk_tables(x, &x->guest, va, access, true, &x->r);
     if (status != OK)
         return status;
     return second_stage(x, x->r.gpa, access, FINAL);
@@ -673,10 +669,10 @@ static void walk_1d(const char *name, int spread)
     for (u32 i = 0; i < PAGES; i++)
         map(&m, 0x100000, pages[i], (u64)(0x100000 + (i * 0x9e3779b1u & 0xfffff)) << 12 | 0x67, 0x67);
     paging_init(&x->guest, 0x80010033, 0x100000, LONG_CR4, 0xd00, 46);
-    MEASURE(name, 100, PAGES, for (u32 i = 0; i < PAGES; i++) {
+    MEASURE(name, 30, PAGES, for (u32 i = 0; i < PAGES; i++) {
         if (translate(x, pages[i], READ | USER) != OK)
             abort();
-        check ^= x->r.hpa >> 12;
+        check = (u32)(check * 31 + (x->r.hpa >> 12));
     });
 }
 
@@ -717,10 +713,10 @@ static void walk_2d(const char *name, int kind, int spread)
                                .large2m = true, .large1g = true, .exec_only = true, .advanced = true };
     else
         paging_init(&x->npt, 0x80010033, root, 0x20, 0xd00, 46);
-    MEASURE(name, 60, PAGES, for (u32 i = 0; i < PAGES; i++) {
+    MEASURE(name, 15, PAGES, for (u32 i = 0; i < PAGES; i++) {
         if (translate(x, pages[i], READ | USER) != OK)
             abort();
-        check ^= x->r.hpa >> 12;
+        check = (u32)(check * 31 + (x->r.hpa >> 12));
     });
 }
 
@@ -743,10 +739,10 @@ static void tlb_hit(void)
     for (u32 i = 0; i < PAGES; i++)
         order[i] = hot[random32() & 511] | (random32() & 0xff8);
     paging_init(&x->guest, 0x80010033, 0x100000, LONG_CR4, 0xd00, 46);
-    MEASURE("tlb-hit", 200, PAGES, for (u32 i = 0; i < PAGES; i++) {
+    MEASURE("tlb-hit", 60, PAGES, for (u32 i = 0; i < PAGES; i++) {
         if (translate_cached(x, t, order[i], READ | USER, 2, 0) != OK)
             abort();
-        check ^= x->r.hpa >> 3;
+        check = (u32)(check * 31 + (x->r.hpa >> 3));
     });
 }
 
@@ -762,21 +758,30 @@ static void all_leaves(void)
         map(&m, 0x100000, 0x7f0000000000ull + ((u64)i << 12), (u64)(0x400000 - i) << 12 | 0x67, 0x67);
     paging_init(&x->guest, 0x80010033, 0x100000, LONG_CR4, 0xd00, 46);
     struct leaves out = { 0 };
-    MEASURE("leaves", 10, 1e6, {
+    MEASURE("leaves", 5, 1e6, {
         out.n = 0;
         leaves_of(x, x->guest.root, 4, 0, ~0ull, 0, &out);
         check = out.n;
     });
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    walk_1d("walk-dense", 0);
-    walk_1d("walk-spread", 1);
-    walk_2d("ept-dense", S2_EPT, 0);
-    walk_2d("ept-spread", S2_EPT, 1);
-    walk_2d("npt-dense", S2_NPT, 0);
-    tlb_hit();
-    all_leaves();
+    const char *what = argc > 1 ? argv[1] : "";
+    bool all = argc < 2;
+    if (all || !strcmp(what, "walk-dense"))
+        walk_1d("walk-dense", 0);
+    if (all || !strcmp(what, "walk-spread"))
+        walk_1d("walk-spread", 1);
+    if (all || !strcmp(what, "ept-dense"))
+        walk_2d("ept-dense", S2_EPT, 0);
+    if (all || !strcmp(what, "ept-spread"))
+        walk_2d("ept-spread", S2_EPT, 1);
+    if (all || !strcmp(what, "npt-dense"))
+        walk_2d("npt-dense", S2_NPT, 0);
+    if (all || !strcmp(what, "tlb-hit"))
+        tlb_hit();
+    if (all || !strcmp(what, "leaves"))
+        all_leaves();
     return 0;
 }

@@ -332,7 +332,7 @@ export class Translator {
         if (this.fastGuest.serves) {
           const o = fastTlb(caches, this.fastGuest, r, lo, hi, access);
           if (o >= 0) {
-            this.hitBank = caches.page4k;
+            if (this.hitBank !== caches.page4k) this.hitBank = caches.page4k;
             this.hitOffset = o;
             caches.hits++;
             return 0;
