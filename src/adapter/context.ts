@@ -54,6 +54,8 @@ const MAX_RANGES = 256;
 export class Context {
   client: ClientAbilities = NO_ABILITIES;
   launch: LaunchArguments | null = null;
+  /** configurationDone has come: the run has begun */
+  begun = false;
   /** the client will not be told of anything any more */
   closed = false;
   private currentTarget: Target | null = null;

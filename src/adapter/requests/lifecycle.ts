@@ -51,15 +51,17 @@ function withdrawn(features: TargetFeatures): DebugProtocol.Capabilities {
 }
 
 function configurationDone(context: Context): void {
-  const { target, launch } = context;
+  if (context.begun) throw new TargetError('configurationDone has been sent already');
+  const { launch } = context;
+  if (!launch) throw new TargetError('nothing is being debugged: send a launch request first');
+  context.begun = true;
   context.after(() => begin(context, launch));
-  void target;
 }
 
-function begin(context: Context, launch: LaunchArguments | null): void {
-  if (!launch?.noDebug) {
-    if (launch?.stopAtEvent !== undefined) return context.move({ kind: 'event', index: launch.stopAtEvent }, 0);
-    if (launch?.stopOnEntry) return context.move({ kind: 'tick', tick: 0 }, 0);
+function begin(context: Context, launch: LaunchArguments): void {
+  if (!launch.noDebug) {
+    if (launch.stopAtEvent !== undefined) return context.move({ kind: 'event', index: launch.stopAtEvent }, 0);
+    if (launch.stopOnEntry) return context.move({ kind: 'tick', tick: 0 }, 0);
   }
   context.move({ kind: 'continue' }, 0);
 }

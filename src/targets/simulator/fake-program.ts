@@ -18,6 +18,8 @@ export interface FakeOptions {
   /** statements that end with a failed expectation */
   fails?: (pc: number) => boolean;
   lines?: number;
+  /** statement that breaks the model */
+  breaks?: number;
 }
 
 /** Statement n calls `outer`, which reads, calls `inner` n % 3 times, and reports an event. */
@@ -48,6 +50,7 @@ export class FakeProgram implements Program {
       observer?.leave();
       tick();
     }
+    if (state.pc === this.options.breaks) throw new Error('the model is broken');
     observer?.event(this.event(state.pc));
     tick();
     observer?.leave();

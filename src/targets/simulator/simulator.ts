@@ -289,7 +289,7 @@ export class Simulator implements Target {
     const fields = controlFieldsNode(m, vcpu, this.lastExit(index));
     return [
       ...local,
-      { name: 'Registers', expensive: false, presentation: 'registers', root: this.registers_(index) },
+      { name: 'Registers', expensive: false, presentation: 'registers', root: this.registersScope(index) },
       { name: 'MMU', expensive: false, root: this.mmuScope(vcpu) },
       ...tableScopes(m, vcpu, this.lexicon, this.tables(vcpu)).map((s) => ({
         ...s,
@@ -325,7 +325,7 @@ export class Simulator implements Target {
     ]);
   }
 
-  private registers_(index: number): TreeNode {
+  private registersScope(index: number): TreeNode {
     return registersNode(
       () => this.machine,
       index,
@@ -469,7 +469,7 @@ export class Simulator implements Target {
     const words = mmuNode(vcpu, vcpu.mmu, kernel).children?.() ?? [];
     const fields = controlFieldsNode(m, vcpu, this.lastExit(index));
     return [
-      ...(this.registers_(index).children?.() ?? []),
+      ...(this.registersScope(index).children?.() ?? []),
       ...[vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu].map((mmu) => mmuNode(vcpu, mmu, kernel)),
       ...words.filter((w) => /role$/.test(w.name)),
       { ...mmioCacheNode(m, vcpu, this.lexicon), name: 'mmio_cache' },

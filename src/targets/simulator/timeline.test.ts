@@ -193,6 +193,20 @@ describe('time line', () => {
     assert.ok(line.position.tick < tick);
   });
 
+  it('survives a defect of the model: it can go back, and meets it again', async () => {
+    const program = new FakeProgram({ statements: 50, breaks: 20 });
+    const line = new Timeline(program);
+    for (let i = 0; i < 2; i++) {
+      await assert.rejects(line.forward({}), /the model is broken/);
+      assert.equal(line.running, false);
+      assert.equal(line.frames.at(-1)?.name, 'outer');
+      assert.equal(await line.backward({ statement: () => true }), 'stopped');
+      assert.equal(program.state.pc, 20);
+      assert.equal(await line.to(3), 'arrived');
+      assert.equal(await line.backward({}), 'start');
+    }
+  });
+
   it('refuses a second run at the same time', async () => {
     const line = new Timeline(new FakeProgram({ statements: Infinity }));
     const run = line.forward({});

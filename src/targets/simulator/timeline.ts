@@ -351,9 +351,11 @@ export class Timeline implements Observer {
       try {
         failures = this.program.step();
       } catch (error) {
-        if (!(error instanceof StopSignal)) throw error;
         this.inside = true;
-        return this.outcome;
+        if (error instanceof StopSignal) return this.outcome;
+        // A defect of the model: the state can be looked at, and gone back from.
+        this.at = this.tick - 1;
+        throw error;
       }
       this.at = this.tick - 1;
       if (failures === null) continue;
