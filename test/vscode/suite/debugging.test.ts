@@ -231,7 +231,7 @@ describe('debugging a scenario', () => {
   it('debugs a scenario that is no file, with breakpoints in it', async () => {
     const [folder] = vscode.workspace.workspaceFolders ?? [];
     assert.ok(folder);
-    await vscode.debug.stopDebugging();
+    await endSessions();
     const text = new TextDecoder().decode(
       await vscode.workspace.fs.readFile(vscode.Uri.joinPath(folder.uri, 'smm.mmu')),
     );
@@ -249,7 +249,7 @@ describe('debugging a scenario', () => {
         ? state
         : await stops.after(() => vscode.commands.executeCommand('workbench.action.debug.continue'));
     assert.equal(there.position.line, line + 1);
-    const { stackFrames } = (await vscode.debug.activeDebugSession?.customRequest('stackTrace', { threadId: 1 })) as {
+    const { stackFrames } = (await stops.session?.customRequest('stackTrace', { threadId: 1 })) as {
       stackFrames: { source?: { path?: string } }[];
     };
     assert.equal(stackFrames[0].source?.path, document.uri.toString());

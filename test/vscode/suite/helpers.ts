@@ -46,13 +46,17 @@ export function lineOf(document: vscode.TextDocument, text: string): number {
 /** Every `stopped` event of the sessions that start after this was made, told apart from the answers that VS Code asks for. */
 export class Stops implements vscode.Disposable {
   count = 0;
+  /** the one that stopped last */
+  session: vscode.DebugSession | undefined;
   private readonly registration: vscode.Disposable;
 
   constructor() {
     this.registration = vscode.debug.registerDebugAdapterTrackerFactory('mmuscope', {
-      createDebugAdapterTracker: () => ({
+      createDebugAdapterTracker: (session) => ({
         onDidSendMessage: (message: { type?: string; event?: string }) => {
-          if (message.type === 'event' && message.event === 'stopped') this.count++;
+          if (message.type !== 'event' || message.event !== 'stopped') return;
+          this.session = session;
+          this.count++;
         },
       }),
     });
@@ -63,7 +67,7 @@ export class Stops implements vscode.Disposable {
     const before = this.count;
     await action();
     await until('a stopped event', () => (this.count > before ? true : undefined), timeout);
-    return request('mmuscope/state', {});
+    return (await this.session?.customRequest('mmuscope/state', {})) as StateBody;
   }
 
   dispose(): void {
