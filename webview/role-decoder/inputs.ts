@@ -59,3 +59,16 @@ export function useOf(mmu: string, session: Pick<SessionInfo, 'paging' | 'vendor
   if (mmu === 'guest_mmu') return session?.vendor === 'amd' ? 'shadow-npt' : 'shadow-ept';
   return session?.paging === 'shadow' ? 'shadow' : 'tdp';
 }
+
+/**
+ * Which of the session's inputs an MMU's roles were made of. An MMU that is not in use kept the roles of another time, and guest_mmu
+ * goes by the EPTP or the host state of L1, not by the registers of L2 that the vCPU has now: there the registers are unknown.
+ */
+export function inputsFor(
+  mmu: { readonly name: string; readonly active: boolean; readonly walk: boolean },
+  now: Inputs,
+): Inputs {
+  if (!mmu.active && !mmu.walk) return {};
+  if (mmu.name !== 'guest_mmu') return now;
+  return { is_smm: now['is_smm'], is_guest_mode: now['is_guest_mode'] };
+}

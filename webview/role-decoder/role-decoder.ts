@@ -23,7 +23,7 @@ import { moveFocus, settleTabStop } from '../shared/roving';
 import { shared } from '../shared/styles';
 import type { Inputs } from './expression';
 import { formulaText, isConstant, piecesOf } from './formula-view';
-import { TYPICAL, inputsOf, useOf } from './inputs';
+import { TYPICAL, inputsFor, inputsOf, useOf } from './inputs';
 import type { Cell, Column, Row } from './model';
 import {
   carryWords,
@@ -157,10 +157,11 @@ export class RoleDecoder extends LitElement {
     if (body === null) return;
     const mmu = body.mmus.find((m) => m.name === this.mmu);
     this.use = useOf(this.mmu, this.session);
-    this.inputs = inputsOf(
+    const now = inputsOf(
       body.registers,
       this.session?.threads.find((t) => t.id === body.threadId),
     );
+    this.inputs = mmu === undefined ? {} : inputsFor(mmu, now);
     const said: Words = Object.fromEntries((mmu?.words ?? []).map(({ name, word }) => [name, BigInt(word.value)]));
     this.words = carryWords(said, this.columns());
     this.previous = {};
