@@ -1,6 +1,6 @@
 /**
- * Runs of a real kernel, repeated in the simulator: test/fixtures/kvm holds what Debian's 6.1.176 did on emulated AMD and Intel
- * processors. And the tool that compares them: it has to find every change, and nothing else.
+ * Runs of real kernels, repeated in the simulator: test/fixtures/kvm holds what Debian's 6.1.176 and 6.12.107 did on emulated AMD and
+ * Intel processors. And the tool that compares them: it has to find every change, and nothing else.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -34,12 +34,22 @@ const load = (name: string): { run: ProbeRun; events: string } => ({
   events: unpack(`${name}.events.jsonl.gz`),
 });
 
-describe('reenact: runs of kernel 6.1.176', function () {
-  this.timeout(60_000);
+describe('reenact: runs of real kernels', function () {
+  this.timeout(120_000);
   it('has the runs that it should have', () => {
     for (const scenario of ['long64', 'mmio', 'smm'])
-      for (const config of ['amd-npt1-tdp1', 'amd-npt1-tdp0', 'intel-ept1-tdp1', 'intel-ept1-tdp0'])
+      for (const config of [
+        'amd-npt1-tdp1',
+        'amd-npt1-tdp0',
+        'amd-npt0',
+        'intel-ept1-tdp1',
+        'intel-ept1-tdp0',
+        'intel-ept0',
+      ])
         assert.ok(runs.includes(`6.1.176-${config}-${scenario}`), `${config}-${scenario}`);
+    for (const other of ['pt-modify', 'pae', 'paging-off', 'smp2', 'dirty-manual'])
+      assert.ok(runs.includes(`6.1.176-amd-npt1-tdp1-${other}`), other);
+    assert.ok(runs.some((r) => r.startsWith('6.12.107-')));
   });
   for (const name of runs) {
     it(`${name}: every event, result and structure is equal or explained`, () => {
@@ -49,8 +59,8 @@ describe('reenact: runs of kernel 6.1.176', function () {
       const report = compareRun(run, events, simulate(run, scenario, name, true), scenario, name, snapshots);
       const f = figures([report]);
       assert.equal(f.unexplained, 0, fileText(report, 10));
-      assert.ok(f.total >= 400, `only ${f.total} events were compared`);
-      assert.ok(snapshots.length > 0);
+      assert.ok(f.total >= 200, `only ${f.total} events were compared`);
+      if (/^6\.1\.176-\w+-\w+-tdp\d-(long64|mmio|smm)$/.test(name)) assert.ok(snapshots.length > 0, 'no snapshots');
       for (const s of snapshots)
         assert.ok(
           report.steps.some((r) => r.step === s.step),

@@ -23,9 +23,9 @@ export function emulatorOf(run: ProbeRun): Emulator {
 
 /** The processor models of the Intel runs and what matters of them beyond CPUID of the guest. */
 const INTEL_MODELS: readonly { id: RegExp; l1tf: boolean }[] = [
-  { id: /skylake/i, l1tf: true },
-  { id: /icl|icelake|ice-lake/i, l1tf: false },
+  { id: /\bicl\b|icelake|ice-lake/i, l1tf: false },
   { id: /sapphire|host5/i, l1tf: false },
+  { id: /skylake/i, l1tf: true },
 ];
 
 /** Names of the configuration: the file name and the run's id. */
