@@ -94,7 +94,7 @@ export function rowsOf(
         width: field.width,
         meaning: field.meaning,
         cells,
-        differs: known.length > 1 && known.some((v) => v !== known[0]),
+        differs: known.some((v) => v !== known[0]),
       };
     });
 }

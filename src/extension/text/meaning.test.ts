@@ -25,6 +25,16 @@ describe('what a value means', () => {
     assert.ok(others.length > 0 && others.every((e) => !/, v6\.1$/.test(e.title)));
   });
 
+  it('believes a trace about its processor more than the settings, and says what it went by', () => {
+    const ask = (hints: object) =>
+      meaningOf({ value: 0x80000000a0047n, as: 'spte', session: null, settings: SETTINGS, hints });
+    assert.match(ask({}).explanations[0].title, /EPT/);
+    assert.equal(ask({}).basis, 'v6.1, intel · from settings');
+    const amd = ask({ kernel: 'v6.1.176', vendor: 'amd', pagingType: 'legacy' });
+    assert.match(amd.explanations[0].title, /NPT or shadow paging, v6\.1\.176/);
+    assert.equal(amd.basis, 'v6.1.176, amd · from file name and exits of the trace');
+  });
+
   it('names the role word of the kernel at hand', () => {
     const [role] = meaningOf({ value: 0x3784n, as: 'role', session: null, settings: SETTINGS }).explanations;
     assert.equal(roleWordFor(role, 'v6.1'), 'root_role');

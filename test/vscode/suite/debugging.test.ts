@@ -128,6 +128,13 @@ describe('debugging a scenario', () => {
     assert.match(await harness.frameText('mmu-role-decoder table', { containing: 'not 1' }), /not 1/);
     await harness.press('Space');
     await harness.frameText('mmu-role-decoder .words', { containing: 'l4 8-byte direct wux nxe ad smm' });
+    // One up is the same bit of cpu_role, sixteen to the right is access.x.
+    await harness.press('ArrowUp');
+    for (let i = 0; i < 24 - 8; i++) await harness.press('ArrowRight');
+    await harness.press('Space');
+    await harness.frameText('mmu-role-decoder .words', { containing: 'l0 8-byte direct wu- ' });
+    await harness.press('Space');
+    await harness.frameText('mmu-role-decoder .words', { containing: 'l0 8-byte direct wux ' });
   });
 
   it('follows the next stop', async function () {
