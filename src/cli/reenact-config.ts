@@ -54,7 +54,11 @@ export function machineLines(run: ProbeRun, source: string): string[] {
     ['nx_huge_pages', 'kvm.nx_huge_pages' in p ? on(p['kvm.nx_huge_pages']) : /nxhuge/.test(name)],
     ['eager_page_split', 'kvm.eager_page_split' in p ? on(p['kvm.eager_page_split']) : !/lazysplit/.test(name)],
   ];
-  if (intel) switches.push(['ept_ad', on(p['kvm_intel.eptad'])], ['l1tf', model?.l1tf ?? false]);
+  if (intel) {
+    const ad = tdp && on(p['kvm_intel.eptad']);
+    // kvm_intel turns page-modification logging on where EPT has A/D flags; all of Bochs' models here have it
+    switches.push(['ept_ad', on(p['kvm_intel.eptad'])], ['pml', ad], ['l1tf', model?.l1tf ?? false]);
+  }
   const lines = [
     `kernel ${release}`,
     `vendor ${run.vendor}`,

@@ -4,7 +4,7 @@ import { ACC_FETCH, ACC_WRITE, OK } from './access';
 import { EVENT_TYPE, noIntercepts } from './exits';
 import { insnFetch, insnHlt, insnLoad, insnMovToCr, insnRmw, insnRsm, insnStore, insnWrpkru, type Insn } from './insn';
 import { CR0, CR4, EFER, RFLAGS } from './regs';
-import { realWorld, runCode, world, WORLD, type World } from './testing';
+import { realWorld, runCode, world, WORLD, type World } from './testing/world';
 
 const RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RSI = 6, RDI = 7; // prettier-ignore
 

@@ -2,12 +2,12 @@
  * A processor in a small 64-bit (or 32-bit, or real-mode) world for tests: identity-mapped pages, an IDT with one handler per vector,
  * a GDT and a TSS. Test code only.
  */
-import { UncachedMemory } from './linear-memory';
-import { PhysMemory } from './memory';
-import { Processor } from './processor';
-import { CpuState, CR0, CR4, EFER, segment } from './regs';
-import { intelFeatures } from './features';
-import { Translator } from './translate';
+import { UncachedMemory } from '../linear-memory';
+import { PhysMemory } from '../memory';
+import { Processor } from '../processor';
+import { CpuState, CR0, CR4, EFER, segment } from '../regs';
+import { intelFeatures } from '../features';
+import { Translator } from '../translate';
 
 export const WORLD = {
   code: 0x1000,
