@@ -27,7 +27,7 @@ describe('what a value means', () => {
 
   it('believes a trace about its processor more than the settings, and says what it went by', () => {
     const ask = (hints: object) =>
-      meaningOf({ value: 0x80000000a0047n, as: 'spte', session: null, settings: SETTINGS, hints });
+      meaningOf({ value: 0x600000003088b77n, as: 'spte', session: null, settings: SETTINGS, hints });
     assert.match(ask({}).explanations[0].title, /EPT/);
     assert.equal(ask({}).basis, 'v6.1, intel · from settings');
     const amd = ask({ kernel: 'v6.1.176', vendor: 'amd', pagingType: 'legacy' });
