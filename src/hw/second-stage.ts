@@ -14,7 +14,7 @@ import { ruleNumber } from './rules';
 import {
   T_CONTEXT, T_GPA_HI, T_GPA_LO, T_HPA_HI, T_HPA_LO, T_IPAT, T_LEVEL, T_MEMTYPE, T_RIGHTS, T_S2_LEVEL, T_S2_SHIFT, T_SERVES,
   T_SHIFT, T_VA_HI, T_VA_LO,
-} from './tlb'; // prettier-ignore
+} from './tlb-bank'; // prettier-ignore
 import { walkTables, type PagingState } from './walk';
 
 export const S2_NONE = 0;

@@ -308,4 +308,19 @@ describe('TLB', () => {
     t.tlb = copy;
     assert.equal(serves(t), true);
   });
+
+  it('keeps the results of a hit apart from those of the walk that follows', () => {
+    const { t, memory } = machine();
+    mapPath(memory, { va: 0x20_0000n, root: 0x9000, leaf: 2 });
+    poke64(memory, 0x1000, 0xa067n);
+    read(t);
+    read(t);
+    assert.deepEqual([t.fromTlb, t.pageLevel], [true, 1]);
+    assert.equal(read(t, 0x20_0000n, ACC_READ | ACC_DRY), OK);
+    assert.deepEqual([t.fromTlb, t.pageLevel, t.pageSize], [false, 2, 2 ** 21]);
+    read(t);
+    t.recorder = new WhyRecorder(t);
+    t.recorder = null;
+    assert.deepEqual([t.fromTlb, t.pageLevel], [true, 1], 'taking the recorder away changes no result');
+  });
 });

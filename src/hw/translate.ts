@@ -3,10 +3,9 @@
  * VMCB controls. The front door of hw/: it sets up the walkers (walk.ts, ept.ts, spp.ts) and holds their results.
  */
 import {
-  ACC_DRY, ACC_FETCH, ACC_READ, ACC_SHSTK, ACC_TYPE, GP_PDPTE, LEAF_DIRTY, LEAF_GLOBAL, LEAF_PKEY_SHIFT, NON_CANONICAL, OK,
-  R_ERROR, R_FAULT_GPA_HI, R_FAULT_GPA_LO, R_FAULT_LEVEL, R_GPA_HI, R_GPA_LO, R_GVA_HI, R_GVA_LO, R_HPA_HI, R_HPA_LO, R_IPAT,
-  R_LEAF_FLAGS, R_LEVEL, R_MEMTYPE, R_OUT_HI, R_OUT_LEVEL, R_OUT_LO, R_OUT_SHIFT, R_PAGE_SHIFT, R_QUAL_HI, R_QUAL_LO, R_RIGHTS,
-  R_RULE, R_S2_LEVEL, R_S2_RIGHTS, R_S2_SHIFT, R_SPP_ALLOWED, R_TABLE_WALK, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES,
+  ACC_DRY, ACC_FETCH, ACC_READ, ACC_TYPE, GP_PDPTE, NON_CANONICAL, OK,
+  R_FAULT_LEVEL, R_GPA_HI, R_GPA_LO, R_GVA_HI, R_GVA_LO, R_HPA_HI, R_HPA_LO, R_LEAF_FLAGS, R_LEVEL, R_OUT_HI,
+  R_OUT_LEVEL, R_OUT_LO, R_OUT_SHIFT, R_PAGE_SHIFT, R_RIGHTS, R_RULE, RIGHT_U, RIGHT_W, S2_FINAL, S2_NO_GLA, S2_PDPTES,
 } from './access'; // prettier-ignore
 import { WalkContext } from './context';
 import { EptState, eptTables } from './ept';
@@ -16,20 +15,27 @@ import type { PhysMemory } from './memory';
 import {
   CR3_LAM_U48_HI, CR3_LAM_U57_HI, CR4_LA57, CR4_LAM_SUP, CR4_PAE, CR4_PCIDE, CR4_PGE, CR4_PSE, pagingModeOf, pagingTables, PTE_P,
 } from './paging'; // prettier-ignore
-import { ruleNumber, RULES, type RuleId } from './rules';
-import {
-  S2_EPT, S2_NONE, S2_NPT, SecondStage, secondStage, secondStageServes,
-  SERVES_FETCH, SERVES_READ, SERVES_USER_FETCH, SERVES_WRITE,
-} from './second-stage'; // prettier-ignore
+import { ruleNumber } from './rules';
+import { S2_EPT, S2_NONE, S2_NPT, SecondStage, secondStage } from './second-stage';
 import { SppState } from './spp';
+import { T_GPA_HI, T_GPA_LO, T_HPA_HI, T_HPA_LO, T_LEVEL, type TlbBank } from './tlb-bank';
+import type { Tlb } from './tlb';
+import { entryServes, rememberPage } from './tlb-pages';
 import {
-  T_CONTEXT, T_GPA_HI, T_GPA_LO, T_HPA_HI, T_HPA_LO, T_IPAT, T_LEAF, T_LEVEL, T_MEMTYPE, T_RIGHTS, T_S2_LEVEL, T_S2_SHIFT,
-  T_SERVES, T_SHIFT, T_VA_HI, T_VA_LO, type Tlb, type TlbBank,
-} from './tlb'; // prettier-ignore
-import { keyRule, PagingState, walkTables } from './walk';
+  high, low, stage2Name, type EptControls, type GuestPagingRegisters, type NptControls,
+} from './translate-controls'; // prettier-ignore
+import { TranslationResults } from './translate-results';
+import { PagingState, walkTables } from './walk';
 import type { WalkRecorder } from './why';
 
 export * from './access';
+export {
+  stage2Name,
+  type EptControls,
+  type GuestPagingRegisters,
+  type NptControls,
+  type Word64,
+} from './translate-controls';
 
 /** ACC_DRY, unexported for the sake of the hot path (see fast.ts). */
 const ACC_DRY_BIT = 64;
@@ -38,65 +44,12 @@ const RULE_LAM_USER = ruleNumber('la.lam-user');
 const RULE_LAM_SUPERVISOR = ruleNumber('la.lam-supervisor');
 const RULE_PDPTE_RSVD = ruleNumber('pg.pdpte-rsvd');
 
-/** A 64-bit register value. */
-export type Word64 = bigint | number;
-
-/** The guest's registers that govern translation. */
-export interface GuestPagingRegisters {
-  cr0: Word64;
-  cr3: Word64;
-  cr4: Word64;
-  efer: Word64;
-  /** PKRU; 0 if left out. */
-  pkru?: Word64;
-  /** IA32_PKRS; 0 if left out. */
-  pkrs?: Word64;
-  /**
-   * The four PDPTE registers (PAE paging), as loaded by the last MOV to CR3, CR0 or CR4 or by VM entry. Left out: they stay as they are
-   * (zero at first); see {@link Translator.loadPdptes}.
-   */
-  pdptes?: readonly Word64[];
-}
-
-/** Controls of EPT, from the VMCS. */
-export interface EptControls {
-  eptp: Word64;
-  /** Mode-based execute control for EPT. */
-  mbec?: boolean;
-  /** EPT-violation #VE. The caller keeps the other conditions (VE information area free, CR0.PE = 1, no event being delivered). */
-  ve?: boolean;
-  /** Sub-page write permissions, and the SPPTP. */
-  spp?: boolean;
-  sppt?: Word64;
-  /** EPT paging-write control. */
-  pagingWrite?: boolean;
-  /** Guest-paging verification. */
-  verifyPaging?: boolean;
-}
-
-/** Controls of NPT: nCR3 from the VMCB, the rest from the host's registers at VMRUN. */
-export interface NptControls {
-  ncr3: Word64;
-  /** Host CR0; PG and WP are taken to be 1 if left out. */
-  hostCr0?: Word64;
-  hostCr4: Word64;
-  hostEfer: Word64;
-}
-
-const low = (v: Word64): number => (typeof v === 'bigint' ? Number(BigInt.asIntN(32, v)) : v | 0);
-const high = (v: Word64): number =>
-  typeof v === 'bigint' ? Number(BigInt.asIntN(32, v >> 32n)) : Math.floor(v / 0x1_0000_0000) | 0;
-/** How the TLB calls a second stage. Bits of the pointer that are no address do not tell mappings apart. */
-export const stage2Name = (kind: 'ept' | 'npt', pointer: Word64): string =>
-  `${kind}:0x${(BigInt(pointer) & 0x000f_ffff_ffff_f000n).toString(16)}`;
-const number52 = (lo: number, hi: number): number => (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
 /** log2 "page size" while paging is off: the whole 32-bit address space. */
 const NO_SHIFT = 32;
 
 /** The translation unit of one logical processor. Results of the last translation are read from its getters. */
-export class Translator {
+export class Translator extends TranslationResults {
   readonly context: WalkContext;
-  /** The result words (R_* of access.ts), for callers that cannot afford a getter. */
   readonly r: Int32Array;
   readonly stage2 = new SecondStage();
   /** The guest's tables; do not edit, use {@link setGuest}. */
@@ -109,9 +62,6 @@ export class Translator {
   /** Of the guest's mode, at hand for {@link translate}. */
   private canonicalShift = 0;
   private caches: Tlb | null = null;
-  /** The TLB entry that served the last translation; null if it walked. */
-  private hitBank: TlbBank | null = null;
-  private hitOffset = 0;
   private pge = false;
   private readonly fastGuest = new FastPaging();
   private readonly fastStage2 = new FastStage2();
@@ -126,6 +76,7 @@ export class Translator {
   private stage2Name = '';
 
   constructor(memory: PhysMemory, features: CpuFeatures) {
+    super();
     this.context = new WalkContext(memory, features);
     this.r = this.context.r;
     this.guest = new PagingState(pagingTables('off', 0, 0, 0, features), this.stage2, 'guest', 0);
@@ -175,7 +126,7 @@ export class Translator {
 
   set tlb(tlb: Tlb | null) {
     this.caches = tlb;
-    this.chooseWalk();
+    this.hitBank = null;
     this.enterContext();
   }
 
@@ -198,7 +149,6 @@ export class Translator {
 
   private chooseWalk(): void {
     this.mayBeFast = this.context.recorder === null && !this.forceFull;
-    this.hitBank = null;
   }
 
   private enterContext(): void {
@@ -339,6 +289,7 @@ export class Translator {
           }
         }
       } else if (fastWalk(x.memory, this.fastGuest, this.fastStage2, r, lo, hi, access) === 0) {
+        if (this.hitBank !== null) this.hitBank = null;
         return 0;
       }
     }
@@ -366,7 +317,7 @@ export class Translator {
 
   /** Serves the access from the TLB if it can, else walks and remembers. */
   private translateCached(tlb: Tlb, lo: number, hi: number, access: number): number {
-    const { r } = this;
+    const { r, guest } = this;
     let bank = tlb.page4k;
     let o = bank.find(lo, hi, tlb.context, tlb.globals);
     if (o < 0 && tlb.page2m.count !== 0) {
@@ -377,7 +328,7 @@ export class Translator {
       bank = tlb.page1g;
       o = bank.find(lo, hi, tlb.context, tlb.globals);
     }
-    if (o >= 0 && this.serves(bank.data, o, access)) {
+    if (o >= 0 && entryServes(guest, bank.data, o, access)) {
       const d = bank.data;
       // Entries of large pages hold the base of the page; the shift of 1 GiB still fits 32-bit arithmetic.
       const offset = (1 << bank.shift) - 1;
@@ -396,61 +347,14 @@ export class Translator {
     this.context.tlb = tlb;
     const status = this.walk(lo, hi, access);
     this.context.tlb = null;
-    if (status === OK) this.remember(tlb, lo, hi);
+    if (status === OK) rememberPage(tlb, this.stage2, guest, this.pge, r, lo, hi);
     return status;
-  }
-
-  /** Whether a TLB entry allows the access without a walk. An access that it does not allow walks again, it does not fault from it. */
-  private serves(d: Int32Array, o: number, access: number): boolean {
-    const { guest } = this;
-    const { tables } = guest;
-    if (((d[o + T_SERVES] >>> (access & ACC_TYPE)) & 1) === 0) return false;
-    if ((access & ACC_SHSTK) !== 0) return false;
-    if (tables.top === 0) return true;
-    const rights = d[o + T_RIGHTS];
-    if (tables.decisions[((access & 63) << 4) | rights] !== 0) return false;
-    return tables.keys === 0 || keyRule(guest, access, rights, d[o + T_LEAF] >>> LEAF_PKEY_SHIFT) === 0;
   }
 
   private recordHit(bank: TlbBank, o: number, lo: number, hi: number): void {
     const { r } = this;
     const recorder = this.context.recorder!;
     recorder.cached('page', bank.data[o + T_LEVEL], lo, hi, r[R_HPA_LO] & ~((1 << bank.shift) - 1), r[R_HPA_HI]);
-  }
-
-  /** Puts the translation just made into the TLB. */
-  private remember(tlb: Tlb, lo: number, hi: number): void {
-    const { r, guest } = this;
-    if (r[R_SPP_ALLOWED] !== 0) return;
-    const size = Math.min(r[R_PAGE_SHIFT], r[R_S2_SHIFT]);
-    const bank = size >= 30 ? tlb.page1g : size >= 21 ? tlb.page2m : tlb.page4k;
-    const rights = r[R_RIGHTS];
-    const leaf = r[R_LEAF_FLAGS];
-    const paging = guest.tables.top !== 0;
-    const global = paging && this.pge && (leaf & LEAF_GLOBAL) !== 0;
-    const serves = secondStageServes(this.stage2, r[R_S2_RIGHTS]);
-    const dirty = !paging || (leaf & LEAF_DIRTY) !== 0;
-    const fetch = (serves & ((rights & RIGHT_U) !== 0 ? SERVES_USER_FETCH : SERVES_FETCH)) !== 0;
-    const context = global ? tlb.globals : tlb.context;
-    const o = bank.insert(lo, hi, context);
-    const d = bank.data;
-    const base = ~((1 << bank.shift) - 1);
-    d[o + T_HPA_LO] = r[R_HPA_LO] & base;
-    d[o + T_HPA_HI] = r[R_HPA_HI];
-    d[o + T_GPA_LO] = r[R_GPA_LO] & base;
-    d[o + T_GPA_HI] = r[R_GPA_HI];
-    d[o + T_RIGHTS] = rights;
-    d[o + T_SERVES] = (serves & SERVES_READ) | (dirty ? serves & SERVES_WRITE : 0) | (fetch ? SERVES_FETCH : 0);
-    d[o + T_LEAF] = leaf;
-    d[o + T_LEVEL] = r[R_LEVEL];
-    d[o + T_SHIFT] = r[R_PAGE_SHIFT];
-    d[o + T_S2_LEVEL] = r[R_S2_LEVEL];
-    d[o + T_S2_SHIFT] = r[R_S2_SHIFT];
-    d[o + T_MEMTYPE] = r[R_MEMTYPE];
-    d[o + T_IPAT] = r[R_IPAT];
-    d[o + T_VA_LO] = lo & base;
-    d[o + T_VA_HI] = hi;
-    d[o + T_CONTEXT] = context;
   }
 
   private walk(lo: number, hi: number, access: number): number {
@@ -612,111 +516,5 @@ export class Translator {
     if (result === OK) guest.pdptes.set(loaded);
     if (recorder !== null) recorder.end(result);
     return result;
-  }
-
-  // ---- Results of the last translation ----
-
-  /** A result word: after a TLB hit it is in the entry. */
-  private word(inResult: number, inEntry: number): number {
-    return this.hitBank === null ? this.r[inResult] : this.hitBank.data[this.hitOffset + inEntry];
-  }
-
-  /** Whether the last translation came from the TLB. */
-  get fromTlb(): boolean {
-    return this.hitBank !== null;
-  }
-
-  /** Effective guest rights of the page (RIGHT_*), all levels combined. */
-  get rights(): number {
-    return this.word(R_RIGHTS, T_RIGHTS);
-  }
-
-  /** Host-physical address, after OK. */
-  get hpa(): number {
-    return number52(this.r[R_HPA_LO], this.r[R_HPA_HI]);
-  }
-
-  /** Guest-physical address that the linear address leads to, if the guest's own walk succeeded. */
-  get gpa(): number {
-    return number52(this.r[R_GPA_LO], this.r[R_GPA_HI]);
-  }
-
-  /** Level of the guest entry that maps the page (1 … 3), 0 with paging off. */
-  get pageLevel(): number {
-    return this.word(R_LEVEL, T_LEVEL);
-  }
-
-  /** Size of the guest's page in bytes. */
-  get pageSize(): number {
-    return 2 ** this.word(R_PAGE_SHIFT, T_SHIFT);
-  }
-
-  /** Level of the second stage's entry that maps the page, 0 without second stage. */
-  get secondStageLevel(): number {
-    return this.word(R_S2_LEVEL, T_S2_LEVEL);
-  }
-
-  /** Size in bytes of the second stage's page. */
-  get secondStagePageSize(): number {
-    return 2 ** this.word(R_S2_SHIFT, T_S2_SHIFT);
-  }
-
-  /** EPT memory type, -1 without EPT. */
-  get memtype(): number {
-    return this.word(R_MEMTYPE, T_MEMTYPE);
-  }
-
-  /** EPT ignore-PAT bit. */
-  get ignorePat(): boolean {
-    return this.word(R_IPAT, T_IPAT) !== 0;
-  }
-
-  /** #PF error code, after PF. */
-  get errorCode(): number {
-    return this.r[R_ERROR];
-  }
-
-  /** Exit qualification (EPT, SPP) or EXITINFO1 (NPT), low 32 bits. */
-  get qualLo(): number {
-    return this.r[R_QUAL_LO] >>> 0;
-  }
-
-  get qualHi(): number {
-    return this.r[R_QUAL_HI] >>> 0;
-  }
-
-  /** Guest-physical address of a second-stage fault (the VMCS field, EXITINFO2). */
-  get faultGpa(): number {
-    return number52(this.r[R_FAULT_GPA_LO], this.r[R_FAULT_GPA_HI]);
-  }
-
-  /** Linear address of the last translation, which CR2 and the guest-linear-address field get. */
-  get faultGvaLo(): number {
-    return this.r[R_GVA_LO] >>> 0;
-  }
-
-  get faultGvaHi(): number {
-    return this.r[R_GVA_HI] >>> 0;
-  }
-
-  /** Whether the second-stage fault hit an access to a guest paging-structure entry. */
-  get faultIsTableWalk(): boolean {
-    return this.r[R_TABLE_WALK] !== 0;
-  }
-
-  /** Level of the entry at which the last walk failed. */
-  get faultLevel(): number {
-    return this.r[R_FAULT_LEVEL];
-  }
-
-  /** The rule that the last walk broke, null if none. */
-  get failedRule(): RuleId | null {
-    const n = this.r[R_RULE];
-    return n === 0 ? null : (RULES[n].id as RuleId);
-  }
-
-  /** Whether the last write went through only by a sub-page permission. */
-  get allowedBySpp(): boolean {
-    return this.r[R_SPP_ALLOWED] !== 0;
   }
 }

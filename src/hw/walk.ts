@@ -19,7 +19,8 @@ import {
 } from './paging'; // prettier-ignore
 import { ruleNumber } from './rules';
 import { S2_NONE, secondStage, tableWriteAllowed, type SecondStage } from './second-stage';
-import { T_CONTEXT, T_LEVEL, T_VA_HI, T_VA_LO, type Tlb } from './tlb';
+import type { Tlb } from './tlb';
+import { T_CONTEXT, T_LEVEL, T_VA_HI, T_VA_LO } from './tlb-bank';
 
 const RULE_PRESENT = ruleNumber('pg.present');
 const RULE_PDPTE_PRESENT = ruleNumber('pg.pdpte-present');
