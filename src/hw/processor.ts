@@ -23,7 +23,8 @@ import {
 import { decodeInsn, type Insn } from './insn';
 import type { LinearMemory } from './linear-memory';
 import type { PhysMemory } from './memory';
-import { truncate, VECTOR } from './operands';
+import { readGpr, readOperand, truncate, VECTOR, writeOperand } from './operands';
+import type { ShadowVmcs } from './vmcs';
 import { cr0Fault, CR0, cr4Fault, CR4, EFER, MSR, RFLAGS, type CpuState } from './regs';
 
 export { EVENT_TYPE, noIntercepts } from './exits';
@@ -48,6 +49,8 @@ export class Processor implements Bus {
   /** Values of RDTSC and CPUID, data of the machine. */
   tsc = 0n;
   cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number] = () => [0, 0, 0, 0];
+  /** VMCS shadowing: the VMCS that VMREAD and VMWRITE reach without an exit where it allows them; null: none. */
+  shadowVmcs: ShadowVmcs | null = null;
   /** Told of each event when its delivery begins. */
   onEvent: ((e: GuestEvent, address: bigint | null) => void) | null = null;
 
@@ -598,7 +601,29 @@ export class Processor implements Bus {
     return false;
   }
 
+  /** VMREAD or VMWRITE of a shadow VMCS; null: this field exits. */
+  private shadowVmcsAccess(vmcs: ShadowVmcs, insn: Insn): boolean | null {
+    const s = this.state;
+    const read = insn.op === 'vmread';
+    const o = read ? insn.src : insn.dst;
+    if (s.cpl !== 0 || o?.kind !== 'reg') return null;
+    const field = readGpr(s, o.reg, o.size);
+    if (field >> 15n || !(read ? vmcs.readable(Number(field)) : vmcs.writable(Number(field)))) return null;
+    if (read) {
+      if (!writeOperand(s, this, insn, insn.dst!, vmcs.read(Number(field)))) return false;
+    } else {
+      if (!readOperand(s, this, insn, insn.src!)) return false;
+      vmcs.write(Number(field), this.value);
+    }
+    s.rflags &= ~(RFLAGS.CF | RFLAGS.PF | RFLAGS.AF | RFLAGS.ZF | RFLAGS.SF | RFLAGS.OF);
+    return true;
+  }
+
   special(insn: Insn, address: bigint | null): boolean {
+    if (this.shadowVmcs && (insn.op === 'vmread' || insn.op === 'vmwrite')) {
+      const done = this.shadowVmcsAccess(this.shadowVmcs, insn);
+      if (done !== null) return done;
+    }
     if (this.intercepts.insns.has(insn.op)) {
       this.stop(insn.op === 'hlt' ? 'hlt' : insn.op === 'rsm' ? 'rsm' : 'insn');
       this.exit.address = address;

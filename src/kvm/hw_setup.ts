@@ -12,6 +12,8 @@ import { INVALID_PAGE, is_guest_mode, type KvmVcpu } from './kvm_host';
 import type { Machine } from './machine';
 import { nested_merge_intercepts } from './nested';
 import { SvmNested } from './svm_nested';
+import { nested_ept_ad_enabled, VmxNested } from './vmx_nested';
+import { VMX_OPS } from '../hw/vmcs';
 import { role_get } from './roles';
 
 /** Memory as the processor of one vCPU sees it under KVM. */
@@ -103,9 +105,13 @@ export class MachineMemory extends UncachedMemory implements LinearMemory {
 const ALL_BITS = 0xffff_ffff_ffff_ffffn;
 
 /** EPTP (construct_eptp(), reference 6.5): write-back, walk length, A/D enable. */
-export function construct_eptp(m: Machine, root: number, level: number): bigint {
-  return BigInt(root) | 6n | (BigInt(level - 1) << 3n) | (m.config.ept_ad ? 0x40n : 0n);
+export function construct_eptp(m: Machine, root: number, level: number, ad = m.config.ept_ad): bigint {
+  return BigInt(root) | 6n | (BigInt(level - 1) << 3n) | (ad ? 0x40n : 0n);
 }
+
+/** L2 runs with A/D flags only if L1 enabled them in its EPT. */
+export const eptp_ad = (m: Machine, vcpu: KvmVcpu): boolean =>
+  m.config.ept_ad && (!is_guest_mode(vcpu) || (vcpu.nested instanceof VmxNested && nested_ept_ad_enabled(vcpu.nested)));
 
 /**
  * svm_set_cr0(): while the processor's CR0 is the guest's, only writes that change more than TS and MP exit (and reads do not). With
@@ -149,6 +155,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
     c.cr0Mask = ALL_BITS & ~own0;
     c.cr4Mask = ALL_BITS & ~own4;
     c.savesRf = true;
+    if (m.guestFeatures.has('vmx')) for (const op of VMX_OPS) insns.add(op);
   } else {
     c.exceptions |= 1 << 6;
     c.cr0SelectiveWrite = true;
@@ -171,7 +178,7 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   const root = vcpu.mmu.root.hpa;
   if (m.tdpEnabled && root !== INVALID_PAGE) {
     const level = role_get(vcpu.mmu.root_role, m.roles.level);
-    if (intel) vcpu.translator.setSecondStage('ept', { eptp: construct_eptp(m, root, level) });
+    if (intel) vcpu.translator.setSecondStage('ept', { eptp: construct_eptp(m, root, level, eptp_ad(m, vcpu)) });
     else
       vcpu.translator.setSecondStage('npt', {
         ncr3: BigInt(root),

@@ -6,7 +6,10 @@ import type { VmExit } from '../hw/exits';
 import { CR0 } from '../hw/regs';
 import { emit, enter, leave, type Machine } from './machine';
 import { kvm_set_memory_region } from './kvm_main';
-import type { KvmVcpu } from './kvm_host';
+import { is_guest_mode, type KvmVcpu } from './kvm_host';
+import { VMX_INSN_EXITS } from '../hw/vmcs';
+import { nested_vmx_cr_value, nested_vmx_reflect_vmexit, VmxNested } from './vmx_nested';
+import { handle_vmx_instruction } from './vmx_nested_insns';
 import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
 import { x86_emulate_instruction } from './emulate';
 import {
@@ -82,10 +85,17 @@ export function handle_invalid_guest_state(vcpu: KvmVcpu, proceed: () => boolean
   return r;
 }
 
+/** Exit reason and its name. */
+function reasonOf(exit: VmExit): readonly [number, string] {
+  if (exit.kind === 'msr' && exit.msr && !exit.msr.write) return [31, 'MSR_READ'];
+  const insn = exit.kind === 'insn' ? VMX_INSN_EXITS.find(([op]) => op === exit.insn?.op) : undefined;
+  return insn ? [insn[1], insn[2]] : REASON[exit.kind];
+}
+
 /** vmx_handle_exit(). @returns 1 resume, 0 user space, negative errno */
 export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
   const m = vcpu.kvm.machine;
-  const [reason, name] = exit.kind === 'msr' && exit.msr && !exit.msr.write ? [31, 'MSR_READ'] : REASON[exit.kind];
+  const [reason, name] = reasonOf(exit);
   const qual =
     exit.kind === 'ept_violation' || exit.kind === 'spp'
       ? (BigInt(exit.codeHi) << 32n) | BigInt(exit.codeLo)
@@ -100,9 +110,16 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
               : 0n;
   exitEvent(vcpu, exit, reason, name, qual);
   enter(m, 'vmx_handle_exit', vcpu.vcpu_id, exit);
-  const r = dispatch();
+  const r = handledByL1() ? 1 : dispatch();
   leave(m);
   return r;
+
+  function handledByL1(): boolean {
+    const n = vcpu.nested;
+    if (!is_guest_mode(vcpu) || !(n instanceof VmxNested)) return false;
+    exitEvent(vcpu, exit, reason, name, qual, undefined, 'kvm_nested_vmexit');
+    return nested_vmx_reflect_vmexit(vcpu, n, exit, { reason, name, qualification: qual });
+  }
 
   function dispatch(): number {
     switch (exit.kind) {
@@ -133,6 +150,10 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
         skip_emulated_instruction(vcpu, exit);
         leave(m);
         return 1;
+      case 'insn':
+        if (exit.insn) return handle_vmx_instruction(vcpu, exit, exit.insn);
+        m.queueException(vcpu, 6, null, null);
+        return 1;
       default:
         m.queueException(vcpu, 6, null, null);
         return 1;
@@ -155,6 +176,7 @@ function handle_ept_violation(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number
       error_code: qual,
     }),
   );
+  vcpu.exit_qualification = qual;
   let err = 0;
   if (m.caps.eptReadSetsUser && q & 1) err |= PFERR_USER;
   if (q & 2) err |= PFERR_WRITE;
@@ -205,9 +227,9 @@ function handle_cr(vcpu: KvmVcpu, exit: VmExit): number {
   enter(m, 'handle_cr', vcpu.vcpu_id, cr);
   let ok = true;
   if (cr.write) {
-    if (cr.n === 0) ok = kvm_set_cr0(vcpu, cr.value);
+    if (cr.n === 0) ok = handle_set_cr0(vcpu, cr.value);
     else if (cr.n === 3) ok = kvm_set_cr3(vcpu, cr.value);
-    else if (cr.n === 4) ok = kvm_set_cr4(vcpu, cr.value);
+    else if (cr.n === 4) ok = handle_set_cr4(vcpu, cr.value);
     else if (cr.n === 8) vcpu.regs.cr8 = cr.value;
   } else if (cr.reg >= 0) {
     const s = vcpu.regs;
@@ -217,6 +239,26 @@ function handle_cr(vcpu: KvmVcpu, exit: VmExit): number {
   else m.queueException(vcpu, 13, 0, null);
   leave(m);
   return 1;
+}
+
+/** handle_set_cr0(): what L2 reads afterwards is what it wrote, whatever L1 keeps of the register. @returns false for #GP */
+function handle_set_cr0(vcpu: KvmVcpu, value: bigint): boolean {
+  const n = vcpu.nested;
+  if (!is_guest_mode(vcpu) || !(n instanceof VmxNested)) return kvm_set_cr0(vcpu, value);
+  if (!kvm_set_cr0(vcpu, nested_vmx_cr_value(n, 0, value))) return false;
+  n.cr0_read_shadow = value;
+  vcpu.processor.intercepts.cr0Shadow = value;
+  return true;
+}
+
+/** handle_set_cr4(): as {@link handle_set_cr0}. */
+function handle_set_cr4(vcpu: KvmVcpu, value: bigint): boolean {
+  const n = vcpu.nested;
+  if (!is_guest_mode(vcpu) || !(n instanceof VmxNested)) return kvm_set_cr4(vcpu, value);
+  if (!kvm_set_cr4(vcpu, nested_vmx_cr_value(n, 4, value))) return false;
+  n.cr4_read_shadow = value;
+  vcpu.processor.intercepts.cr4Shadow = value;
+  return true;
 }
 
 function handle_msr(vcpu: KvmVcpu, exit: VmExit): number {

@@ -8,7 +8,13 @@ import { emit, enter, leave } from './machine';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_check_nested_events, nested_triple_fault } from './nested';
 import { complete_emulated_mmio } from './emulate';
-import { kvm_mmu_free_obsolete_roots, kvm_mmu_load, kvm_mmu_load_pgd, kvm_mmu_sync_roots } from './mmu/roots';
+import {
+  kvm_mmu_free_obsolete_roots,
+  kvm_mmu_load,
+  kvm_mmu_load_pgd,
+  kvm_mmu_sync_prev_roots,
+  kvm_mmu_sync_roots,
+} from './mmu/roots';
 import { enter_smm, process_smi } from './smm';
 import { handle_exit_svm } from './svm';
 import { handle_exit_vmx, handle_invalid_guest_state, vmx_emulation_required } from './vmx';
@@ -93,10 +99,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
         vcpu.requests.delete('TLB_FLUSH_CURRENT');
       }
       if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) m.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
-      if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) {
-        if (!m.tdpEnabled) kvm_mmu_sync_roots(vcpu);
-        m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
-      }
+      if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
       if (is_guest_mode(vcpu) && vcpu.requests.has('TRIPLE_FAULT')) nested_triple_fault(vcpu);
       if (kvm_check_request('TRIPLE_FAULT', vcpu)) {
         m.userExit(vcpu, { reason: 'shutdown' });
@@ -144,6 +147,23 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
     }
     return m.config.vendor === 'intel' ? handle_exit_vmx(vcpu, exit) : handle_exit_svm(vcpu, exit);
   }
+}
+
+/** kvm_vcpu_flush_tlb_guest(): a flush that the guest asked for; with shadow paging that includes the shadow pages. */
+function kvm_vcpu_flush_tlb_guest(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  if (!m.tdpEnabled) {
+    kvm_mmu_sync_roots(vcpu);
+    kvm_mmu_sync_prev_roots(vcpu);
+  }
+  m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
+}
+
+/** kvm_service_local_tlb_flush_requests(): before the vCPU changes between L1 and L2, what is asked for the one is done. */
+export function kvm_service_local_tlb_flush_requests(vcpu: KvmVcpu): void {
+  if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu))
+    vcpu.kvm.machine.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+  if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
 }
 
 /** kvm_inject_exception() for what is queued. */

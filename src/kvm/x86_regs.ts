@@ -82,6 +82,7 @@ export function kvm_set_cr4(vcpu: KvmVcpu, cr4: bigint): boolean {
     (cr4 & CR4.SMAP && !m.guestFeatures.has('smap')) ||
     (cr4 & CR4.PKE && !m.guestFeatures.has('pku')) ||
     (cr4 & CR4.LA57 && !m.guestFeatures.has('la57')) ||
+    (cr4 & CR4.VMXE && !m.guestFeatures.has('vmx')) ||
     (paePaging(vcpu, s.cr0, cr4) &&
       ((cr4 ^ old) & (CR4.PGE | CR4.PSE | CR4.PAE | CR4.SMEP)) !== 0n &&
       !load_pdptrs(vcpu, s.cr3));

@@ -9,6 +9,7 @@ import { role_get } from '../roles';
 import { is_cr0_pg, is_cr0_wp, is_cr4_pae, is_cr4_pse, is_cr4_smep, is_efer_nx } from './calc_role';
 import { is_rsvd_bits_set, reset_guest_paging_metadata } from './metadata';
 import { role_put } from '../roles';
+import { nested_vmx_write_pml_buffer } from '../vmx_nested';
 
 const PFERR_PRESENT = 1;
 const PFERR_WRITE = 2;
@@ -256,11 +257,11 @@ export function walk_addr_generic(
     if (!have_ad(m, mmu)) return 'ok';
     // A clean page is mapped read-only first, so that the write that follows sets D.
     if (!write_fault && !(lo & format.dirty)) w.pte_access &= ~ACC_WRITE;
-    return update_accessed_dirty_bits(level, write_fault) ? 'ok' : 'again';
+    return update_accessed_dirty_bits(level, write_fault);
   }
 
   /** FNAME(update_accessed_dirty_bits): top down; entries in memory that the guest cannot write are skipped. */
-  function update_accessed_dirty_bits(leaf: number, write: boolean): boolean {
+  function update_accessed_dirty_bits(leaf: number, write: boolean): 'ok' | 'error' | 'again' {
     for (let level = w.max_level; level >= leaf; level--) {
       const i = level - 1;
       const orig = w.ptesLo[i];
@@ -273,16 +274,18 @@ export function walk_addr_generic(
       if (level === leaf && write && !(orig & format.dirty)) {
         if (m.observer)
           m.observer.event({ kind: 'kvm_mmu_set_dirty_bit', vcpu: vcpu.vcpu_id, gpa: BigInt(w.pte_gpa[i]) });
+        // write_log_dirty(): L1 may log what L2 makes dirty.
+        if (format === EPT && !nested_vmx_write_pml_buffer(vcpu, Number(addr))) return 'error';
         want |= format.dirty;
       }
       if (want === orig || !w.pte_writable[i]) continue;
-      if (m.mem.read32(w.pte_hpa[i]) >>> 0 !== orig) return false;
+      if (m.mem.read32(w.pte_hpa[i]) >>> 0 !== orig) return 'again';
       m.mem.write32(w.pte_hpa[i], want >>> 0);
       const gfn = Math.floor(w.pte_gpa[i] / 4096);
       mark_page_dirty_in_slot(kvm_vcpu_gfn_to_memslot(vcpu, gfn), gfn);
       w.ptesLo[i] = want >>> 0;
     }
-    return true;
+    return 'ok';
   }
 }
 

@@ -159,6 +159,25 @@ export function kvm_mmu_free_roots(vcpu: KvmVcpu, mmu: KvmMmu, current: boolean,
   leave(m);
 }
 
+/** kvm_mmu_free_guest_mode_roots(): cached roots of L2. */
+export function kvm_mmu_free_guest_mode_roots(vcpu: KvmVcpu, mmu: KvmMmu): void {
+  const { kvm } = vcpu;
+  const R = kvm.machine.roles;
+  kvm_mmu_free_roots(vcpu, mmu, false, (i) => {
+    const sp = root_to_sp(kvm, mmu.prev_roots[i].hpa);
+    return sp === null || role_get(sp.role, R.guest_mode) === 1;
+  });
+}
+
+/** kvm_mmu_sync_prev_roots(): cached roots with unsync pages are simply dropped. */
+export function kvm_mmu_sync_prev_roots(vcpu: KvmVcpu): void {
+  const { kvm, mmu } = vcpu;
+  kvm_mmu_free_roots(vcpu, mmu, false, (i) => {
+    const sp = root_to_sp(kvm, mmu.prev_roots[i].hpa);
+    return sp !== null && (sp.unsync || sp.unsync_children > 0);
+  });
+}
+
 /** kvm_mmu_unload(): all roots of root_mmu and guest_mmu go, and the MMIO cache is emptied. */
 export function kvm_mmu_unload(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
