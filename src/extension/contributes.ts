@@ -94,7 +94,7 @@ const CONFIGURATION = {
       minimum: 32,
       maximum: 52,
       markdownDescription:
-        'Physical address bits of the host (MAXPHYADDR, the last number of `address sizes` in `/proc/cpuinfo`) while no debug session runs. It decides which bits of an spte are reserved, and so where KVM keeps the gfn of cached MMIO.',
+        'Physical address bits of the host (MAXPHYADDR, the first number of `address sizes` in `/proc/cpuinfo`) while no debug session runs. It decides which bits of an spte are reserved, and so where KVM keeps the gfn of cached MMIO.',
     },
     'mmuscope.hover.values': {
       order: 4,
