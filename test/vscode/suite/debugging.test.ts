@@ -28,7 +28,9 @@ async function pictures(name: string): Promise<void> {
   await workbench.update('colorTheme', undefined, vscode.ConfigurationTarget.Global);
 }
 
-describe('debugging a scenario', () => {
+describe('debugging a scenario', function () {
+  // Three themes, two pictures each, on a machine that may have other things to do.
+  this.timeout(120_000);
   let stops: Stops;
 
   before(async () => {
