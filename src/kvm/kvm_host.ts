@@ -7,6 +7,7 @@
  * (INVALID_PAGE) is {@link INVALID_PAGE}.
  */
 import type { CpuState } from '../hw/regs';
+import type { PmlState } from '../hw/pml';
 import type { Processor } from '../hw/processor';
 import type { Translator } from '../hw/translate';
 import type { Machine } from './machine';
@@ -29,6 +30,8 @@ export const KVM_MEM_READONLY = 1 << 1;
 export const KVM_MEMSLOT_INVALID = 1 << 16;
 /** The flag of the 2015 RFC; never merged. */
 export const KVM_MEM_X86_SMRAM = 1 << 24;
+/** Third state of the design proposed in reply to it: hidden in SMM. The proposal gave it no name. */
+export const KVM_MEM_X86_NORMAL_ONLY = 1 << 25;
 
 /** hflags (arch/x86/include/asm/kvm_host.h). */
 export const HF_GUEST_MASK = 1 << 5;
@@ -191,6 +194,8 @@ export class KvmVcpu {
   exception_vmexit: QueuedException | null = null;
   /** EPT: qualification of the last violation, or what the walk of L1's EPT made of it (vcpu->arch.exit_qualification) */
   exit_qualification = 0n;
+  /** the page-modification log; null until a slot logs dirty pages */
+  pml: PmlState | null = null;
   smbase = 0x30000;
   smi_pending = false;
   readonly root_mmu = new KvmMmu('root_mmu');
@@ -253,6 +258,8 @@ export class Kvm {
   mmu_invalidate_in_progress = 0;
   mmu_invalidate_range_start = 0n;
   mmu_invalidate_range_end = 0n;
+  /** SPP from 2020 on: root of the one sub-page permission table of the VM */
+  sppt_root = INVALID_PAGE;
   /** SPP: access maps by gfn */
   readonly subpage_access = new Map<number, number>();
   /** how often a memslot was searched (lookups that the MMIO cache saves) */

@@ -8,13 +8,15 @@ import {
   KVM_MEMSLOT_INVALID,
   KVM_MEM_LOG_DIRTY_PAGES,
   KVM_MEM_READONLY,
-  kvm_arch_vcpu_memslots_id,
+  is_smm,
   type Kvm,
   type KvmMemorySlot,
   type KvmVcpu,
 } from './kvm_host';
 import { gfn_to_index, KVM_PAGES_PER_HPAGE, type Memslots } from './memslots';
+import { vmx_update_cpu_dirty_logging } from './pml';
 import { kvm_mmu_invalidate_mmio_sptes, kvm_mmu_slot_apply_flags, kvm_mmu_zap_all_fast } from './mmu/zap';
+import { memslots_of_mode, search_mode, slots_exclude } from './smram';
 import { kvm_make_all_cpus_request } from './x86_requests';
 
 const KVM_MEM_MAX_NR_PAGES = 2 ** 31 - 1;
@@ -118,15 +120,18 @@ function checkAndSet(kvm: Kvm, r: UserMemoryRegion, internal: boolean): IoctlRes
       );
     if ((old.flags ^ r.flags) & KVM_MEM_READONLY)
       return fail(EINVAL, `KVM_MEM_READONLY of slot ${r.as_id}:${r.id} cannot be toggled, delete the slot first`);
+    // Nothing would zap what the slot showed before; the RFC's patch leaves that open, the model refuses it.
+    if ((old.flags ^ r.flags) & m.extraMemslotFlags)
+      return fail(EINVAL, `in which mode slot ${r.as_id}:${r.id} is seen cannot be changed, delete the slot first`);
     if (old.base_gfn === base_gfn && old.flags === r.flags) return OK;
   }
   const change = !old ? 'create' : old.base_gfn !== base_gfn ? 'move' : 'flags';
   if (change !== 'flags') {
-    const other = slots.overlap(base_gfn, npages, r.id);
+    const other = slots.overlap(base_gfn, npages, r.id, (s) => slots_exclude(m, s, r));
     if (other)
       return fail(
         EEXIST,
-        `[${hex(r.gpa)}, ${hex(r.gpa + r.size)}) overlaps slot ${other.as_id}:${other.id} at [${hex(other.base_gfn * 4096)}, ${hex((other.base_gfn + other.npages) * 4096)}) of the same address space`,
+        `[${hex(r.gpa)}, ${hex(r.gpa + r.size)}) overlaps slot ${other.as_id}:${other.id} at [${hex(other.base_gfn * 4096)}, ${hex((other.base_gfn + other.npages) * 4096)}) ${m.config.smram_design === 'three-state' ? 'in a mode that sees both' : 'of the same address space'}`,
       );
     const max_gfn = 2 ** (m.tdpEnabled ? m.config.maxphyaddr - 12 : 40) - 1;
     if (base_gfn + npages - 1 > max_gfn)
@@ -194,6 +199,7 @@ function kvm_set_memslot(
   );
   enter(m, 'kvm_commit_memory_region', -1, { old, new: fresh, change });
   if (change === 'create' || change === 'delete') recomputeBudget(kvm);
+  for (const vcpu of kvm.vcpus) vmx_update_cpu_dirty_logging(vcpu);
   kvm_mmu_slot_apply_flags(kvm, old, fresh, change);
   leave(m);
   leave(m);
@@ -216,7 +222,7 @@ function kvm_swap_active_memslots(kvm: Kvm, slots: Memslots): void {
 }
 
 /** kvm_alloc_memslot_metadata(): the rmap heads and where huge pages are impossible from the start. */
-function kvm_alloc_memslot_metadata(slot: KvmMemorySlot): KvmMemorySlot['arch'] {
+export function kvm_alloc_memslot_metadata(slot: KvmMemorySlot): KvmMemorySlot['arch'] {
   const info = [2, 3].map((level) => {
     const entries = gfn_to_index(slot.base_gfn + slot.npages - 1, slot.base_gfn, level) + 1;
     const a = new Int32Array(entries);
@@ -245,28 +251,25 @@ function recomputeBudget(kvm: Kvm): void {
 
 /** gfn_to_memslot() in one address space. */
 export function __gfn_to_memslot(kvm: Kvm, as_id: number, gfn: number): KvmMemorySlot | null {
-  kvm.memslot_lookups++;
-  return kvm.memslots[as_id].search(gfn);
+  return search_mode(kvm, as_id === 1, gfn);
 }
 
 /** kvm_vcpu_memslots(): the set that the vCPU's accesses use. */
-export const kvm_vcpu_memslots = (vcpu: KvmVcpu): Memslots => {
-  const all = vcpu.kvm.memslots;
-  const id = kvm_arch_vcpu_memslots_id(vcpu);
-  return all[id < all.length ? id : 0];
-};
+export const kvm_vcpu_memslots = (vcpu: KvmVcpu): Memslots => memslots_of_mode(vcpu.kvm, is_smm(vcpu));
 
 /** kvm_vcpu_gfn_to_memslot(): the vCPU's own last slot first, while the generation stands. */
 export function kvm_vcpu_gfn_to_memslot(vcpu: KvmVcpu, gfn: number): KvmMemorySlot | null {
   const slots = kvm_vcpu_memslots(vcpu);
-  vcpu.kvm.memslot_lookups++;
   if (vcpu.last_used_slot_gen !== slots.generation) {
     vcpu.last_used_slot = null;
     vcpu.last_used_slot_gen = slots.generation;
   }
   const last = vcpu.last_used_slot;
-  if (last !== null && gfn >= last.base_gfn && gfn < last.base_gfn + last.npages) return last;
-  const slot = slots.search(gfn);
+  if (last !== null && gfn >= last.base_gfn && gfn < last.base_gfn + last.npages) {
+    vcpu.kvm.memslot_lookups++;
+    return last;
+  }
+  const slot = search_mode(vcpu.kvm, is_smm(vcpu), gfn);
   if (slot) vcpu.last_used_slot = slot;
   return slot;
 }

@@ -24,17 +24,15 @@ import {
   nested_is_exception_vmexit,
 } from './nested';
 import { MachineRecorder } from './recorder';
-import { is_smm, Kvm, KVM_MEM_X86_SMRAM, KvmVcpu, type KvmMmu } from './kvm_host';
+import { is_smm, Kvm, KvmVcpu, type KvmMemorySlot, type KvmMmu } from './kvm_host';
 import {
   kvm_gpa_to_hpa,
   kvm_set_memory_region,
   kvm_vcpu_gfn_to_memslot,
-  type __gfn_to_memslot,
   type IoctlResult,
   type PfnResult,
   type UserMemoryRegion,
 } from './kvm_main';
-import { Memslots } from './memslots';
 import { kvm_mmu_after_set_cpuid, kvm_mmu_reset_context } from './mmu/calc_role';
 import { kvm_vm_ioctl_clear_dirty_log, kvm_vm_ioctl_get_dirty_log, type DirtyLogResult } from './mmu/dirty';
 import { KvmPageFault, type RET_PF } from './mmu/fault';
@@ -47,6 +45,7 @@ import { kvm_mmu_zap_all } from './mmu/zap';
 import type { Observer } from './observer';
 import type { FrameLocals } from './observer';
 import { RoleCodec } from './roles';
+import { peek_mode, smramFlags, smramMemslots } from './smram';
 import { vmx_set_tss_addr } from './vmx';
 import { vcpu_run, type GuestWork, type UserExit } from './x86';
 import { kvm_make_request } from './x86_requests';
@@ -275,7 +274,7 @@ export class Machine {
     );
     this.nrips = !config.quirks.includes('no-nrips');
     this.decodeAssists = !config.quirks.includes('no-decode-assists');
-    this.extraMemslotFlags = config.smram_design === 'flag' ? KVM_MEM_X86_SMRAM : 0;
+    this.extraMemslotFlags = smramFlags(config.smram_design);
     const first = (as: number): number => {
       switch (this.caps.memslotGeneration) {
         case 'none':
@@ -288,9 +287,7 @@ export class Machine {
           return as;
       }
     };
-    const slots: Memslots[] = [];
-    for (let as = 0; as < this.caps.addressSpaces; as++) slots.push(new Memslots(as, first(as)));
-    this.kvm = new Kvm(this, slots);
+    this.kvm = new Kvm(this, smramMemslots(config.smram_design, this.caps.addressSpaces, first));
     if (config.tss_addr !== undefined && config.vendor === 'intel' && !this.tdpEnabled)
       vmx_set_tss_addr(this, config.tss_addr);
   }
@@ -304,6 +301,11 @@ export class Machine {
     this.observer_ = o;
     this.recorder = o ? new MachineRecorder(this) : null;
     for (const vcpu of this.vcpus) vcpu.translator.recorder = null;
+  }
+
+  /** How many views of memory there are: two with SMM, however they are described. */
+  get addressSpaces(): number {
+    return this.config.smram_design === 'address-spaces' ? this.kvm.memslots.length : 2;
   }
 
   get vcpus(): KvmVcpu[] {
@@ -433,8 +435,7 @@ export class Machine {
 
   /** Host address behind a guest-physical one of an address space, or -1. No access is counted, no walk is made. */
   gpaToHpa(as_id: number, gpa: number): number {
-    const set = this.kvm.memslots[as_id];
-    const slot = set?.slots.find((s) => gpa >= s.base_gfn * 4096 && gpa < (s.base_gfn + s.npages) * 4096);
+    const slot = this.slotAt(as_id, Math.floor(gpa / 4096));
     return slot ? kvm_gpa_to_hpa(this, slot, gpa, false) : -1;
   }
 
@@ -644,6 +645,11 @@ export class Machine {
     else if (insn === w.insn || insn === null || insn.op === w.insn.op) w.done = true;
   }
 
+  /** L2's instruction has become an exit to L1, which must not run it in L2's stead. */
+  pseudoAbandoned(): void {
+    if (this.pending && this.pending.insn !== 'code') this.pending.done = true;
+  }
+
   /** The pseudo-instruction that the emulator is to run, or null when it must decode code. */
   pendingPseudo(vcpu: KvmVcpu): Insn | null {
     void vcpu;
@@ -825,9 +831,9 @@ export class Machine {
     this.warnings.push(text);
   }
 
-  /** The slot of a gfn in an address space, for displays. */
-  slotAt(as_id: number, gfn: number): ReturnType<typeof __gfn_to_memslot> {
-    return this.kvm.memslots[as_id]?.slots.find((s) => gfn >= s.base_gfn && gfn < s.base_gfn + s.npages) ?? null;
+  /** The slot of a gfn as normal mode (0) or SMM (1) sees it, for user space and displays. */
+  slotAt(as_id: number, gfn: number): KvmMemorySlot | null {
+    return as_id < this.addressSpaces ? peek_mode(this, as_id === 1, gfn) : null;
   }
 
   // ---- Time ----

@@ -4,7 +4,7 @@
  * Both containers of the kernel, the array sorted by base_gfn with its lru_slot (v4.1..v5.16) and the later trees with
  * last_used_slot, answer alike: the remembered slot first, then a binary search. `probes` counts the slots looked at.
  */
-import { KVM_MEMSLOT_INVALID, type KvmMemorySlot } from './kvm_host';
+import { KVM_MEMSLOT_INVALID, KVM_MEM_X86_NORMAL_ONLY, KVM_MEM_X86_SMRAM, type KvmMemorySlot } from './kvm_host';
 
 /** Marks a generation whose update is in progress: bit 63 in v5.0+ (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
 export class Memslots {
@@ -18,10 +18,13 @@ export class Memslots {
   lruSlot: KvmMemorySlot | null = null;
   /** slots compared by the last look-up */
   probes = 0;
+  /** three-state slots: what normal mode and what SMM see, each without overlaps; empty in the other designs (smram.ts) */
+  readonly modes: readonly Memslots[];
 
-  constructor(as_id: number, generation: number) {
+  constructor(as_id: number, generation: number, threeState = false) {
     this.as_id = as_id;
     this.generation = generation;
+    this.modes = threeState ? [new Memslots(as_id, generation), new Memslots(as_id, generation)] : [];
   }
 
   /** Slots by descending base_gfn, as the kernel's array had them. */
@@ -33,6 +36,10 @@ export class Memslots {
     this.list = [...slots];
     this.bases = Float64Array.from(slots, (s) => s.base_gfn);
     this.lruSlot = null;
+    this.modes.forEach((mode, smm) => {
+      const hidden = smm ? KVM_MEM_X86_NORMAL_ONLY : KVM_MEM_X86_SMRAM;
+      mode.slots = slots.filter((s) => !(s.flags & hidden));
+    });
   }
 
   /** The slot that contains gfn, or null. Slots that are being deleted (KVM_MEMSLOT_INVALID) are found too: callers check. */
@@ -63,11 +70,17 @@ export class Memslots {
     return this.list.find((s) => s.id === id) ?? null;
   }
 
-  /** The first slot that shares a page with [base, base + npages), apart from the slot `except`; or null. */
-  overlap(base: number, npages: number, except: number): KvmMemorySlot | null {
+  /** The first slot that shares a page with [base, base + npages), apart from the slot `except` and those that may; or null. */
+  overlap(
+    base: number,
+    npages: number,
+    except: number,
+    may: (s: KvmMemorySlot) => boolean = () => false,
+  ): KvmMemorySlot | null {
     for (const s of this.list)
       if (
         s.id !== except &&
+        !may(s) &&
         !(s.flags & KVM_MEMSLOT_INVALID) &&
         base < s.base_gfn + s.npages &&
         s.base_gfn < base + npages

@@ -15,6 +15,7 @@ import { emit, enter, leave } from './machine';
 import { HF_SMM_INSIDE_NMI_MASK, HF_SMM_MASK, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_reset_context } from './mmu/calc_role';
+import { smm_view_changed } from './smram';
 import { kvm_make_request } from './x86_requests';
 
 /** process_smi(): in SMM already, the SMI waits for RSM. */
@@ -52,6 +53,7 @@ export function kvm_smm_changed(vcpu: KvmVcpu, entering: boolean): void {
     vcpu.hflags &= ~(HF_SMM_MASK | HF_SMM_INSIDE_NMI_MASK);
     kvm_make_request('EVENT', vcpu);
   }
+  smm_view_changed(vcpu);
   kvm_mmu_reset_context(vcpu);
   leave(m);
 }
@@ -78,6 +80,7 @@ export function enter_smm(vcpu: KvmVcpu): boolean {
     // v4.2..v4.19: the flag is set and the state written before the MMU hears of it.
     traceTransition(vcpu, true);
     vcpu.hflags |= HF_SMM_MASK;
+    smm_view_changed(vcpu);
     ok = write();
   }
   enterSmmRegisters(vcpu.regs, vcpu.smbase);

@@ -6,9 +6,11 @@ import { enter, leave } from '../machine';
 import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
 import { EINVAL, ENOENT, type IoctlResult } from '../kvm_main';
 import { role_get } from '../roles';
+import { flush_pml_buffers } from '../pml';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
 import { kvm_mmu_max_mapping_level } from './hugepage';
-import { kvm_mmu_role_as_id, sptep_to_sp } from './pages';
+import { role_sees_slot } from '../smram';
+import { sptep_to_sp } from './pages';
 import { drop_spte, rmapOf, spte_write_protect } from './rmap';
 import { kvm_mmu_slot_gfn_write_protect } from './track';
 import { tdp_mmu_set_spte, tdp_mmu_zap_spte_atomic } from './tdp_mmu_ops';
@@ -19,7 +21,7 @@ type Visit = (root: KvmMmuPage, sptep: number, level: number, gfn: number, lo: n
 /** for_each_tdp_pte_min_level() over the roots of a slot's address space: present entries in [start, end), top down. */
 export function for_each_tdp_spte(
   kvm: Kvm,
-  as_id: number,
+  slot: KvmMemorySlot,
   start: number,
   end: number,
   min_level: number,
@@ -27,7 +29,7 @@ export function for_each_tdp_spte(
 ): void {
   const m = kvm.machine;
   for (const root of kvm.tdp_mmu_roots) {
-    if (role_get(root.role, m.roles.invalid) || kvm_mmu_role_as_id(m, root.role) !== as_id) continue;
+    if (role_get(root.role, m.roles.invalid) || !role_sees_slot(m, root.role, slot)) continue;
     const walk = (table: number, level: number, base: number): void => {
       const pages = 512 ** (level - 1);
       for (let i = 0; i < 512; i++) {
@@ -79,7 +81,7 @@ function kvm_mmu_slot_remove_write_access(kvm: Kvm, slot: KvmMemorySlot, from: n
   enter(m, 'kvm_mmu_slot_remove_write_access', -1, slot);
   for_each_rmap_spte(slot, from, (sptep) => spte_write_protect(kvm, sptep, false));
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), from, (root, sptep, level, gfn, lo, hi) => {
+    for_each_tdp_spte(kvm, slot, slot.base_gfn, slotEnd(slot), from, (root, sptep, level, gfn, lo, hi) => {
       if (!m.spte.isLast(lo, level) || !m.spte.isWritable(lo)) return;
       tdp_mmu_set_spte(kvm, root, sptep, gfn, level, (lo & ~2) >>> 0, hi, true, -1);
     });
@@ -94,7 +96,7 @@ function kvm_mmu_slot_leaf_clear_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
     if (level === 1) spte_clear_dirty(kvm, sptep);
   });
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 1, (root, sptep, level, gfn, lo, hi) => {
+    for_each_tdp_spte(kvm, slot, slot.base_gfn, slotEnd(slot), 1, (root, sptep, level, gfn, lo, hi) => {
       if (m.spte.isLast(lo, level)) clearTdpDirty(kvm, root, sptep, gfn, level, lo, hi, false);
     });
   leave(m);
@@ -149,7 +151,7 @@ export function slot_disable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
   });
   if (flush) kvm_flush_remote_tlbs(kvm, 'small pages will be mapped huge again');
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot.as_id, slot.base_gfn, slotEnd(slot), 2, (root, sptep, level, gfn, lo) => {
+    for_each_tdp_spte(kvm, slot, slot.base_gfn, slotEnd(slot), 2, (root, sptep, level, gfn, lo) => {
       if (level > 3 || m.spte.isLast(lo, level) || gfn < slot.base_gfn || gfn >= slotEnd(slot)) return;
       if (kvm_mmu_max_mapping_level(m, slot, gfn, 3) < level) return;
       tdp_mmu_zap_spte_atomic(kvm, root, sptep, gfn, level, -1, 'a table will be replaced by a huge page');
@@ -162,7 +164,7 @@ function kvm_mmu_try_split_huge_pages(kvm: Kvm, slot: KvmMemorySlot, start: numb
   const m = kvm.machine;
   if (!m.tdpMmuEnabled) return;
   enter(m, 'kvm_tdp_mmu_try_split_huge_pages', -1, slot);
-  for_each_tdp_spte(kvm, slot.as_id, start, end, 2, (root, sptep, level, gfn, lo, hi) => {
+  for_each_tdp_spte(kvm, slot, start, end, 2, (root, sptep, level, gfn, lo, hi) => {
     if (m.spte.isLast(lo, level)) tdp_mmu_split_huge_page(kvm, root, sptep, gfn, level, lo, hi, -1);
   });
   leave(m);
@@ -197,7 +199,7 @@ export function kvm_vm_ioctl_get_dirty_log(kvm: Kvm, as_id: number, id: number):
     const slot = loggedSlot(kvm, as_id, id);
     if ('errno' in slot) return { ...slot, bitmap: new Uint32Array(0) };
     const bits = slot.dirty_bitmap as Uint32Array;
-    flushPml(kvm);
+    flush_pml_buffers(kvm);
     const copy = bits.slice();
     if (m.config.dirtyLogManualProtect) return { errno: 0, text: 'ok', bitmap: copy };
     let flush = false;
@@ -246,7 +248,7 @@ export function kvm_vm_ioctl_clear_dirty_log(
             : null;
     if (why) return { errno: -EINVAL, text: `-EINVAL: ${why}` };
     const bits = slot.dirty_bitmap as Uint32Array;
-    flushPml(kvm);
+    flush_pml_buffers(kvm);
     let flush = false;
     for (let page = 0; page < num_pages; page += 64) {
       const at = (first_page + page) / 32;
@@ -261,11 +263,6 @@ export function kvm_vm_ioctl_clear_dirty_log(
     if (flush) kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
     return { errno: 0, text: 'ok' };
   }
-}
-
-/** PML buffers of all vCPUs go into the bitmaps. */
-function flushPml(kvm: Kvm): void {
-  void kvm;
 }
 
 /** kvm_arch_mmu_enable_log_dirty_pt_masked(): arms the pages of a 64-page mask (lo, hi) from gfn_offset on. */
@@ -292,7 +289,7 @@ function kvm_arch_mmu_enable_log_dirty_pt_masked(
   const name = m.config.pml ? 'kvm_mmu_clear_dirty_pt_masked' : 'kvm_mmu_write_protect_pt_masked';
   enter(m, name, -1, slot);
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot.as_id, base, base + 64, 1, (root, sptep, level, gfn, sLo, sHi) => {
+    for_each_tdp_spte(kvm, slot, base, base + 64, 1, (root, sptep, level, gfn, sLo, sHi) => {
       if (level > 1 || gfn < base || !set(gfn - base)) return;
       clearTdpDirty(kvm, root, sptep, gfn, level, sLo, sHi, !m.config.pml);
     });

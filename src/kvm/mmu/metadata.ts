@@ -32,7 +32,7 @@ interface RsvdInput {
 }
 
 /** __reset_rsvds_bits_mask() */
-function __reset_rsvds_bits_mask(r: RsvdBitsValidate, i: RsvdInput): void {
+export function __reset_rsvds_bits_mask(r: RsvdBitsValidate, i: RsvdInput): void {
   r.lo.fill(0);
   r.hi.fill(0);
   r.bad_mt_xwr = 0n;

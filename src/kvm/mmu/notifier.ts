@@ -68,7 +68,7 @@ function kvm_unmap_gfn_range(kvm: Kvm, slot: KvmMemorySlot, first: number, last:
     }
   }
   if (m.tdpMmuEnabled)
-    for_each_tdp_spte(kvm, slot.as_id, first, last, 1, (root, sptep, level, gfn, lo) => {
+    for_each_tdp_spte(kvm, slot, first, last, 1, (root, sptep, level, gfn, lo) => {
       if (!m.spte.isLast(lo, level)) return;
       tdp_mmu_clear_spte(kvm, root, sptep, gfn, level, false);
       flush = true;

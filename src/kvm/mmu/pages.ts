@@ -5,7 +5,7 @@
 import { emit, enter, leave, type Machine } from '../machine';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
-import { __gfn_to_memslot } from '../kvm_main';
+import { search_role } from '../smram';
 import { gfn_to_index } from '../memslots';
 import { drop_spte } from './rmap';
 import { kvm_flush_remote_tlbs, kvm_make_all_cpus_request } from '../x86_requests';
@@ -292,8 +292,7 @@ export function make_mmu_pages_available(vcpu: KvmVcpu): boolean {
 
 /** The slot that a page's own bookkeeping uses: role.smm picks the address space (seed 0). */
 export function slotOfPage(kvm: Kvm, sp: KvmMmuPage, gfn: number): KvmMemorySlot | null {
-  const as = kvm_mmu_role_as_id(kvm.machine, sp.role);
-  return __gfn_to_memslot(kvm, as < kvm.memslots.length ? as : 0, gfn);
+  return search_role(kvm, sp.role, gfn);
 }
 
 /** update_gfn_disallow_lpage_count() */

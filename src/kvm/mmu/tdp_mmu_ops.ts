@@ -5,7 +5,8 @@
 import { emit, enter, leave } from '../machine';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
 import { role_get, role_put } from '../roles';
-import { mark_page_dirty_in_slot, __gfn_to_memslot } from '../kvm_main';
+import { mark_page_dirty_in_slot } from '../kvm_main';
+import { role_sees_slot, search_role } from '../smram';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { kvm_mmu_role_as_id, pageFields } from './pages';
 
@@ -45,7 +46,7 @@ export function tdp_mmu_set_spte(
   handle_changed_spte(kvm, as_id, gfn, oldLo, oldHi, lo, hi, level, shared, vcpu);
   if (!shared && level === 1 && m.spte.isWritable(lo) && m.spte.isPresent(lo, hi)) {
     const pfnChanged = m.spte.pfn(oldLo, oldHi) !== m.spte.pfn(lo, hi);
-    if (!m.spte.isWritable(oldLo) || pfnChanged) mark_page_dirty_in_slot(__gfn_to_memslot(kvm, as_id, gfn), gfn);
+    if (!m.spte.isWritable(oldLo) || pfnChanged) mark_page_dirty_in_slot(search_role(kvm, root.role, gfn), gfn);
   }
 }
 
@@ -243,7 +244,7 @@ export function kvm_tdp_mmu_write_protect_gfn(kvm: Kvm, slot: KvmMemorySlot, gfn
   const m = kvm.machine;
   let changed = false;
   for (const root of kvm.tdp_mmu_roots) {
-    if (kvm_mmu_role_as_id(m, root.role) !== slot.as_id) continue;
+    if (!role_sees_slot(m, root.role, slot)) continue;
     tdpWalk(kvm, root, gfn, (sptep, level, lo, hi) => {
       if (level < min_level || !m.spte.isPresent(lo, hi) || !m.spte.isLast(lo, level)) return true;
       const w = m.spte.masks.mmuWritable;
