@@ -45,10 +45,13 @@ export const VE = 7;
 export const NON_CANONICAL = 8;
 /** Loading a PAE PDPTE with a reserved bit set: #GP(0) from the instruction that loads CR3, CR0 or CR4. */
 export const GP_PDPTE = 9;
+/** Page-modification log full, exit reason 62: `faultGpa`. Nothing was changed; the access is made again after the exit. */
+export const PML_FULL = 10;
 
 /** Names of the statuses above, by number. */
 export const STATUS_NAMES = [
   'ok', 'pf', 'ept_violation', 'ept_misconfig', 'npf', 'spp_miss', 'spp_misconfig', 've', 'non_canonical', 'gp_pdpte',
+  'pml_full',
 ] as const; // prettier-ignore
 
 // ---- #PF error code bits. SDM vol. 3A, "Page-Fault Exceptions"; APM vol. 2, "Page-Fault Error Code". ----

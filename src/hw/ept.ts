@@ -5,13 +5,14 @@
  * and dirty flags; exit qualification: "Exit Qualification for EPT Violations".
  */
 import {
-  ACC_FETCH, ACC_IMPLICIT, ACC_SHSTK, ACC_TYPE, ACC_USER, ACC_WRITE, EPT_MISCONFIG, EPT_VIOLATION, OK,
+  ACC_FETCH, ACC_IMPLICIT, ACC_SHSTK, ACC_TYPE, ACC_USER, ACC_WRITE, EPT_MISCONFIG, EPT_VIOLATION, OK, PML_FULL,
   R_FAULT_GPA_HI, R_FAULT_GPA_LO, R_FAULT_LEVEL, R_HPA_HI, R_HPA_LO, R_IPAT, R_MEMTYPE, R_QUAL_HI, R_QUAL_LO, R_RIGHTS, R_RULE,
   R_S2_LEVEL, R_S2_RIGHTS, R_S2_SHIFT, R_SPP_ALLOWED, R_TABLE_WALK, RIGHT_NX, RIGHT_U, RIGHT_W, S2_FINAL, S2_TABLE, VE,
 } from './access'; // prettier-ignore
 import type { WalkContext } from './context';
 import type { CpuFeatures } from './features';
 import { ruleNumber, type RuleId } from './rules';
+import type { PmlState } from './pml';
 import { checkSubPages, SPP_ALLOWED, SPP_DENIED, type SppState } from './spp';
 import { setFlags } from './walk';
 
@@ -97,6 +98,7 @@ const RULE_TABLE_WRITE = ruleNumber('ept.ad-table-write');
 const RULE_AD_UPDATE = ruleNumber('ept.ad-update');
 const RULE_PAGING_WRITE = ruleNumber('ept.paging-write');
 const RULE_VERIFY = ruleNumber('ept.verify-paging');
+const RULE_PML = ruleNumber('pml.room');
 const RULE_SUPPRESS_VE = ruleNumber('ve.suppress');
 
 function isPresent(bits: number, mbec: boolean): boolean {
@@ -166,6 +168,8 @@ export class EptState {
   mbec = false;
   ve = false;
   spp: SppState | null = null;
+  /** Page-modification logging; needs {@link ad}. */
+  pml: PmlState | null = null;
   pagingWrite = false;
   verifyPaging = false;
   advancedExitInfo = true;
@@ -284,6 +288,19 @@ export function walkEpt(x: WalkContext, e: EptState, gLo: number, gHi: number, a
   }
 
   if (e.ad && !x.dry) {
+    if (e.pml !== null && (dirty & ~lo) !== 0) {
+      // A full log stops the access before it changes anything.
+      if (recorder !== null) recorder.decided(RULE_PML, !e.pml.full, 'enable PML');
+      if (e.pml.full) {
+        r[R_RULE] = RULE_PML;
+        r[R_FAULT_GPA_LO] = gLo;
+        r[R_FAULT_GPA_HI] = gHi;
+        r[R_QUAL_LO] = 0;
+        r[R_QUAL_HI] = 0;
+        return PML_FULL;
+      }
+      e.pml.log(memory, gLo, gHi);
+    }
     for (let i = 0; i < noted; i += 2) setFlags(x, pending[PENDING + i], pending[PENDING + i + 1], EPT_A);
     const flags = (EPT_A | dirty) & ~lo;
     if (flags !== 0) setFlags(x, hostLo, tableHi, flags);

@@ -38,6 +38,7 @@ export type VmExitKind =
   | 'ept_violation'
   | 'ept_misconfig'
   | 'spp'
+  | 'pml_full'
   | 'exception'
   | 'io'
   | 'hlt'

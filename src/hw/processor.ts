@@ -223,7 +223,9 @@ export class Processor implements Bus {
               ? 'ept_violation'
               : status === A.EPT_MISCONFIG
                 ? 'ept_misconfig'
-                : 'spp',
+                : status === A.PML_FULL
+                  ? 'pml_full'
+                  : 'spp',
         );
         this.exit.gpa = (r[A.R_FAULT_GPA_HI] >>> 0) * 0x1_0000_0000 + (r[A.R_FAULT_GPA_LO] >>> 0);
         this.exit.codeLo = r[A.R_QUAL_LO] >>> 0;

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import {
   ACC_AC, ACC_FETCH, ACC_IMPLICIT, ACC_READ, ACC_SHSTK, ACC_USER, ACC_WRITE, EPT_MISCONFIG, EPT_VIOLATION, GP_PDPTE, NON_CANONICAL,
-  NPF, OK, PF, SPP_MISCONFIG, SPP_MISS, STATUS_NAMES, VE,
+  NPF, OK, PF, PML_FULL, SPP_MISCONFIG, SPP_MISS, STATUS_NAMES, VE,
 } from './access'; // prettier-ignore
 import { amdFeatures, intelFeatures, type CpuFeatures } from './features';
 import { PhysMemory } from './memory';
+import { PmlState } from './pml';
 import { RULES, ruleOf, type RuleId } from './rules';
 import { halves, mapEpt, mapPath, poke64, type EptPathOptions, type PathOptions } from './testing/tables';
 import { Translator, type EptControls } from './translate';
@@ -82,6 +83,8 @@ function guest(o: GuestCase = {}): Verdict {
 }
 
 interface EptCase extends Partial<EptPathOptions> {
+  /** PML with this index */
+  pmlIndex?: number;
   cpu?: Partial<CpuFeatures>;
   controls?: Partial<EptControls>;
   access?: number;
@@ -133,6 +136,7 @@ function ept(o: EptCase = {}): Verdict {
   t.setGuest({ cr0: CR0, cr3: 0x1000n, cr4: CR4, efer: EFER });
   const eptp = o.eptp ?? 0x10_0006n | BigInt((levels - 1) << 3);
   t.setSecondStage('ept', { spp: o.sppt !== undefined, sppt: 0x20_0000, ...o.controls, eptp });
+  if (o.pmlIndex !== undefined) Object.assign((t.stage2.ept!.pml = new PmlState(0x300)), { index: o.pmlIndex });
   t.accessSize = 8;
   return recorded(t, () => t.translate(...halves((o.at ?? VA) | (gpa & 0xfffn)), o.access ?? ACC_READ | ACC_USER));
 }
@@ -399,6 +403,11 @@ const CASES: Record<RuleId, RuleCase> = {
     ends: violation,
     bites: () => ept({ controls: { ve: true }, leafFlags: 0x34n | (1n << 63n) }),
     spares: () => ept({ controls: { ve: true }, leafFlags: 0x34n }),
+  },
+  'pml.room': {
+    ends: name(PML_FULL),
+    bites: () => ept({ eptp: 0x10_005en, pmlIndex: 0xffff, access: ACC_WRITE | ACC_USER }),
+    spares: () => ept({ eptp: 0x10_005en, pmlIndex: 511, access: ACC_WRITE | ACC_USER }),
   },
   'spp.eligible': {
     ends: violation,

@@ -76,6 +76,7 @@ const LIST = [
   ['ept.ad-update', 'Setting an accessed or dirty flag in a guest paging-structure entry is a write: W is needed in all entries.', 'SDM vol. 3C, EPT Violations', VIOLATION],
   ['ept.paging-write', 'With the EPT paging-write control an accessed or dirty flag in a guest entry may be set if bit 58 of the last entry is 1, although W is 0.', 'SDM vol. 3C, EPT Violations; EPT Translation Mechanism', VIOLATION],
   ['ept.verify-paging', 'With guest-paging verification and bit 57 of the last entry, the guest’s entries that led to the address were on pages with the paging-write bit (58).', 'SDM vol. 3C, EPT Violations; EPT Translation Mechanism', VIOLATION],
+  ['pml.room', 'The PML index is at most 511 when an access is about to set the dirty flag of an EPT entry.', 'SDM vol. 3C, Page-Modification Logging', 'page-modification log full, exit reason 62'],
   ['ve.suppress', 'An EPT violation becomes a virtualization exception only if bit 63 (suppress #VE) of the entry at which it happened is 0.', 'SDM vol. 3C, Convertible EPT Violations', 'EPT violation instead of #VE'],
   // SPP
   ['spp.eligible', 'The SPPT is consulted for a data write that EPT makes readable but not writable, if the last entry maps a 4 KiB page and has bit 61 (SPP) set; not for accesses to guest tables or without a linear address.', 'SDM vol. 3C, Sub-Page Write Permissions', VIOLATION],

@@ -2,7 +2,8 @@
  * Builds a why-record from what a walk tells. Attach one as `translator.recorder`, translate, take `record`.
  */
 import {
-  ACC_FETCH, ACC_IMPLICIT, ACC_SHSTK, ACC_TYPE, ACC_USER, ACC_WRITE, OK, PF, NPF, EPT_VIOLATION, VE, SPP_MISS, SPP_MISCONFIG,
+  ACC_FETCH, ACC_IMPLICIT, ACC_SHSTK, ACC_TYPE, ACC_USER, ACC_WRITE, OK, PF, NPF,
+  PML_FULL, EPT_VIOLATION, VE, SPP_MISS, SPP_MISCONFIG,
   EPT_MISCONFIG, NON_CANONICAL, GP_PDPTE, STATUS_NAMES,
 } from './access'; // prettier-ignore
 import { RULES, type RuleId } from './rules';
@@ -138,6 +139,8 @@ export function verdictOf(t: Translator, status: number): WalkVerdict {
       return { ...fault, text: `SPP miss at ${at}, qualification ${hex(qualification)}${why}` };
     case SPP_MISCONFIG:
       return { ...fault, text: `SPP misconfiguration at ${at}, qualification ${hex(qualification)}${why}` };
+    case PML_FULL:
+      return { ...base, gpa: BigInt(t.faultGpa), text: `page-modification log full at ${at}${why}` };
     case NON_CANONICAL:
       return { ...base, text: `#GP(0), or #SS(0) for a stack access${why}` };
     case GP_PDPTE:

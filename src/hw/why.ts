@@ -49,7 +49,8 @@ export interface WalkVerdict {
     | 'spp_misconfig'
     | 've'
     | 'non_canonical'
-    | 'gp_pdpte';
+    | 'gp_pdpte'
+    | 'pml_full';
   /** The rule that decided against the access. */
   rule?: RuleId;
   /** #PF error code. */

@@ -14,6 +14,7 @@ import { nested_merge_intercepts } from './nested';
 import { SvmNested } from './svm_nested';
 import { nested_ept_ad_enabled, VmxNested } from './vmx_nested';
 import { VMX_OPS } from '../hw/vmcs';
+import { vmx_update_cpu_dirty_logging } from './pml';
 import { role_get } from './roles';
 
 /** Memory as the processor of one vCPU sees it under KVM. */
@@ -186,5 +187,6 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
         hostEfer: EFER.LME | EFER.LMA | EFER.NXE,
       });
   } else if (!m.tdpEnabled) vcpu.translator.setSecondStage('none');
+  vmx_update_cpu_dirty_logging(vcpu);
   p.mmu.loadRegisters(vcpu.regs);
 }

@@ -23,6 +23,7 @@ import {
   PFERR_WRITE,
 } from './mmu/page_fault';
 import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { vmx_flush_pml_buffer } from './pml';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
 
@@ -38,6 +39,7 @@ const REASON: Record<VmExit['kind'], [number, string]> = {
   msr: [32, 'MSR_WRITE'],
   ept_violation: [48, 'EPT_VIOLATION'],
   ept_misconfig: [49, 'EPT_MISCONFIG'],
+  pml_full: [62, 'PML_FULL'],
   spp: [66, 'SPP_EVENT'],
   npf: [0, 'NPF'],
   insn: [18, 'VMCALL'],
@@ -110,6 +112,8 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
               : 0n;
   exitEvent(vcpu, exit, reason, name, qual);
   enter(m, 'vmx_handle_exit', vcpu.vcpu_id, exit);
+  // The log is emptied at every exit, so that it is seldom full and the bitmaps lag no further than one run of the guest.
+  if (!is_guest_mode(vcpu)) vmx_flush_pml_buffer(vcpu);
   const r = handledByL1() ? 1 : dispatch();
   leave(m);
   return r;
@@ -127,6 +131,11 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
         return handle_ept_violation(vcpu, exit, qual);
       case 'ept_misconfig':
         return handle_ept_misconfig(vcpu, exit);
+      case 'pml_full':
+        // Emptying the log was all there is to do; the write is made again.
+        enter(m, 'handle_pml_full', vcpu.vcpu_id, exit);
+        leave(m);
+        return 1;
       case 'exception':
         return handle_exception_nmi(vcpu, exit);
       case 'rsm':
