@@ -14,6 +14,7 @@ const PARTS: Readonly<Record<string, string>> = {
   pg: 'Guest paging and nested paging (NPT)',
   npt: 'Nested paging as a whole',
   ept: 'Extended page tables (EPT)',
+  pml: 'Page-modification logging',
   ve: 'Virtualization exceptions',
   spp: 'Sub-page write permissions (SPP)',
   eptp: 'The EPT pointer, at VM entry',
