@@ -91,7 +91,7 @@ export const R_QUAL_HI = 12;
 /** Guest-physical address of a second-stage fault. */
 export const R_FAULT_GPA_LO = 13;
 export const R_FAULT_GPA_HI = 14;
-/** Linear address of the last translation. */
+/** Linear address of the last translation that failed. */
 export const R_GVA_LO = 15;
 export const R_GVA_HI = 16;
 /** 1 if a second-stage fault hit an access to a guest paging-structure entry. */

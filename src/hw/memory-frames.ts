@@ -113,7 +113,8 @@ export class FrameTable {
     }
     let i = this.place(pfn);
     if (this.places[i] === FREE) {
-      if (this.count * 4 >= this.places.length) {
+      // Two thirds full at most: the hash spreads neighbouring frames so evenly that few meet.
+      if (this.count * 3 >= this.places.length) {
         this.double();
         i = this.place(pfn);
       }

@@ -92,7 +92,7 @@ export abstract class TranslationResults {
     return number52(this.r[R_FAULT_GPA_LO], this.r[R_FAULT_GPA_HI]);
   }
 
-  /** Linear address of the last translation, which CR2 and the guest-linear-address field get. */
+  /** Linear address of the last translation that failed, which CR2 and the guest-linear-address field get. */
   get faultGvaLo(): number {
     return this.r[R_GVA_LO] >>> 0;
   }

@@ -273,8 +273,6 @@ export class Translator extends TranslationResults {
     const { r } = this;
     const lo = gvaLo | 0;
     const hi = gvaHi | 0;
-    r[R_GVA_LO] = lo;
-    r[R_GVA_HI] = hi;
     const shift = this.canonicalShift;
     if (this.mayBeFast && (hi << shift) >> shift === hi) {
       const { caches } = this;
@@ -293,6 +291,8 @@ export class Translator extends TranslationResults {
         return 0;
       }
     }
+    r[R_GVA_LO] = lo;
+    r[R_GVA_HI] = hi;
     x.dry = (access & ACC_DRY) !== 0;
     x.tlb = null;
     if (x.recorder !== null) {
