@@ -79,11 +79,15 @@ export class MachineMemory extends UncachedMemory implements LinearMemory {
   override loadRegisters(s: CpuState): void {
     const m = this.machine;
     if (this.vcpu) svm_set_cr0(m, this.vcpu);
+    if (m.tdpEnabled) super.loadRegisters(s);
+    else this.loadShadowRegisters(s);
+    // After the translator, which takes the registers to be those of a bare machine and tags its entries accordingly.
     this.enterContext(s);
-    if (m.tdpEnabled) {
-      super.loadRegisters(s);
-      return;
-    }
+  }
+
+  /** The registers under shadow paging: KVM's own tables. */
+  private loadShadowRegisters(s: CpuState): void {
+    const m = this.machine;
     // Shadow paging: the tables are KVM's own. WP and NX are always on, and without guest paging the protections of user pages
     // make no sense (vmx_set_cr4(), svm_set_cr4(), v6.1).
     const { vcpu } = this;

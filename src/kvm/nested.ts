@@ -44,8 +44,9 @@ export function leave_guest_mode(vcpu: KvmVcpu): void {
   vcpu.stat['guest_mode'] = 0;
 }
 
-/** The switch is complete, which is what a debugger stops to see. */
+/** The switch is complete, which is what a debugger stops to see. An instruction without code that L2 was to run is over with it. */
 export function announce(vcpu: KvmVcpu, kind: 'l2_enter' | 'l2_exit', reason: string): void {
+  if (kind === 'l2_exit') vcpu.kvm.machine.pseudoAbandoned();
   emit(vcpu.kvm.machine, (o) => o.event({ kind, vcpu: vcpu.vcpu_id, reason }));
 }
 

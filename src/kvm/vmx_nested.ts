@@ -94,6 +94,8 @@ export function nested_vmx_enter_non_root_mode(vcpu: KvmVcpu, n: VmxNested, op: 
     }),
   );
   kvm_service_local_tlb_flush_requests(vcpu);
+  // VMCS shadowing serves L1 only.
+  vcpu.processor.shadowVmcs = null;
   enter_guest_mode(vcpu);
   const ok = prepare_vmcs02(vcpu, n);
   m.load_mmu_pgd(vcpu);
@@ -396,6 +398,7 @@ export function nested_vmx_vmexit(
     }),
   );
   load_vmcs12_host_state(vcpu, n);
+  vcpu.processor.shadowVmcs = v;
   m.load_mmu_pgd(vcpu);
   announce(vcpu, 'l2_exit', name);
   leave(m);
