@@ -173,6 +173,7 @@ describe('nested SVM', () => {
     assert.ok(!is_guest_mode(w.vcpu) && w.vcpu.mmu === w.vcpu.root_mmu && w.vcpu.walk_mmu === w.vcpu.root_mmu);
     assert.equal(w.vcpu.regs.cr3, BigInt(L1_PML4));
     assert.equal(w.read(0xa550), BigInt(L2_PML4));
+    assert.equal(w.read(0x201000), 0n); // L1 must not run the instruction of L2
 
     w.q(0xa578, 0x1200n);
     assert.equal(port(vmrun(w, 0x202000n)), L1_PORT);
@@ -394,6 +395,10 @@ describe('nested VMX', () => {
     launch(w);
     const first = statement(w, insnLoad(0x210000n, 4));
     assert.equal(first.exits[0]?.reason, 'mmio');
+    // L2's tables are read through L1's, as user accesses that may write (accessed flags)
+    const walks = w.l.take('kvm_mmu_pagetable_walk').map((e) => [e.addr, e.pferr]);
+    assert.ok(walks.some(([addr, pferr]) => addr === BigInt(L2_PML4) && pferr === 6));
+    assert.deepEqual(walks.at(-1), [HOLE, 4]);
     w.l.events.length = 0;
     statement(w, insnLoad(0x210000n, 4));
     assert.deepEqual(
@@ -431,6 +436,30 @@ describe('nested VMX', () => {
     assert.equal(port(launch(eptp)), 0xe4);
     assert.equal(field(eptp, 'vm_instruction_error'), 7n);
   });
+});
+
+describe('an SMI in L2', () => {
+  for (const vendor of ['amd', 'intel'] as const)
+    it(`leaves L2 for SMM and RSM goes back to it (${vendor})`, () => {
+      const w = vendor === 'amd' ? svm() : vmx();
+      const smram = w.m.backing('smram', 0x400000);
+      w.m.set_user_memory_region({ as_id: 1, id: 0, flags: 0, gpa: 0, size: 0x400000, hva: smram.hva });
+      w.m.writeBacking('smram', 0x38000, Uint8Array.of(0x0f, 0xaa)); // RSM
+      if (vendor === 'amd') vmrun(w);
+      else launch(w);
+      const { rip, cr3 } = w.vcpu.regs;
+      w.l.events.length = 0;
+      w.m.smi(w.vcpu);
+      const r = w.m.run(w.vcpu, 'code', { instructions: 1 });
+      assert.notEqual(r.end, 'error', r.text);
+      assert.deepEqual(
+        w.l.events.map((e) => e.kind).filter((k) => /^(smm|l2)_/.test(k)),
+        ['l2_exit', 'smm_enter', 'l2_enter', 'smm_exit'],
+      );
+      assert.ok(is_guest_mode(w.vcpu) && mmu_is_nested(w.vcpu));
+      assert.equal(w.vcpu.regs.cr3, cr3);
+      assert.ok(w.vcpu.regs.rip === rip || w.vcpu.regs.rip > rip);
+    });
 });
 
 describe('vmcs12', () => {

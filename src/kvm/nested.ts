@@ -13,7 +13,9 @@ import {
   nested_svm_merge_intercepts,
   nested_svm_triple_fault,
   svm_check_nested_events,
+  svm_enter_smm,
   svm_leave_nested,
+  svm_leave_smm,
   SvmNested,
 } from './svm_nested';
 import {
@@ -22,7 +24,9 @@ import {
   nested_vmx_merge_intercepts,
   nested_vmx_triple_fault,
   vmx_check_nested_events,
+  vmx_enter_smm,
   vmx_leave_nested,
+  vmx_leave_smm,
   VmxNested,
 } from './vmx_nested';
 
@@ -48,6 +52,18 @@ export function leave_guest_mode(vcpu: KvmVcpu): void {
 export function announce(vcpu: KvmVcpu, kind: 'l2_enter' | 'l2_exit', reason: string): void {
   if (kind === 'l2_exit') vcpu.kvm.machine.pseudoAbandoned();
   emit(vcpu.kvm.machine, (o) => o.event({ kind, vcpu: vcpu.vcpu_id, reason }));
+}
+
+/** svm_enter_smm(), vmx_enter_smm(): an SMI that arrives in L2 leaves it first; its registers are in the state-save area. */
+export function nested_enter_smm(vcpu: KvmVcpu): void {
+  if (vcpu.nested instanceof SvmNested) svm_enter_smm(vcpu, vcpu.nested);
+  else if (vcpu.nested instanceof VmxNested) vmx_enter_smm(vcpu, vcpu.nested);
+}
+
+/** svm_leave_smm(), vmx_leave_smm(): back into L2 if the SMI came there; RSM then loads its registers. */
+export function nested_leave_smm(vcpu: KvmVcpu): void {
+  if (vcpu.nested instanceof SvmNested) svm_leave_smm(vcpu, vcpu.nested);
+  else if (vcpu.nested instanceof VmxNested) vmx_leave_smm(vcpu, vcpu.nested);
 }
 
 /** kvm_leave_nested(): forget L2 without telling L1 (reset, KVM_SET_NESTED_STATE). */

@@ -16,6 +16,7 @@ import { HF_SMM_INSIDE_NMI_MASK, HF_SMM_MASK, is_smm, type KvmVcpu } from './kvm
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_reset_context } from './mmu/calc_role';
 import { smm_view_changed } from './smram';
+import { nested_enter_smm, nested_leave_smm } from './nested';
 import { kvm_make_request } from './x86_requests';
 
 /** process_smi(): in SMM already, the SMI waits for RSM. */
@@ -73,6 +74,8 @@ export function enter_smm(vcpu: KvmVcpu): boolean {
     return true;
   };
   let ok: boolean;
+  // SMM belongs to L1: what runs in it is not nested, and RSM goes back to L2.
+  nested_enter_smm(vcpu);
   if (m.caps.smmExitFirst) {
     kvm_smm_changed(vcpu, true);
     ok = write();
@@ -110,8 +113,10 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
   const image = loadSmram(layoutOf(vcpu), bytes, vcpu.regs);
   if (m.caps.smmExitFirst) {
     kvm_smm_changed(vcpu, false);
+    nested_leave_smm(vcpu);
     load();
   } else {
+    nested_leave_smm(vcpu);
     load();
     kvm_smm_changed(vcpu, false);
   }

@@ -50,6 +50,8 @@ export class SvmNested {
   event_inj_err = 0;
   /** vmcb01.save: L1's registers at VMRUN */
   readonly l1 = new CpuState();
+  /** the VMCB that L2 ran on when an SMI came; 0: none */
+  smm_vmcb12_gpa = 0;
   /** vmcb02: the last exit of L2 */
   exit: SvmExitInfo = noExit();
 
@@ -198,7 +200,7 @@ function nested_vmcb_check(vcpu: KvmVcpu, n: SvmNested, vmcb12: Vmcb): string | 
 }
 
 /** enter_svm_guest_mode() */
-function enter_svm_guest_mode(vcpu: KvmVcpu, n: SvmNested, vmcb12_gpa: number, vmcb12: Vmcb): void {
+function enter_svm_guest_mode(vcpu: KvmVcpu, n: SvmNested, vmcb12_gpa: number, vmcb12: Vmcb, how = 'VMRUN'): void {
   const m = vcpu.kvm.machine;
   enter(m, 'enter_svm_guest_mode', vcpu.vcpu_id, n);
   const word = (i: number): number => n.intercepts[i] >>> 0;
@@ -242,7 +244,7 @@ function enter_svm_guest_mode(vcpu: KvmVcpu, n: SvmNested, vmcb12_gpa: number, v
   n.exit = noExit();
   if (n.event_inj & VALID) vcpu.processor.inject = injected(n);
   m.load_mmu_pgd(vcpu);
-  announce(vcpu, 'l2_enter', 'VMRUN');
+  announce(vcpu, 'l2_enter', how);
   if (!ok) {
     n.exit.code = SVM_EXIT.ERR;
     nested_svm_vmexit(vcpu, n, 'VMEXIT_INVALID');
@@ -440,6 +442,26 @@ export function svm_leave_nested(vcpu: KvmVcpu): void {
   nested_svm_uninit_mmu_context(vcpu);
   vcpu.exception_vmexit = null;
   announce(vcpu, 'l2_exit', 'reset');
+}
+
+/** svm_enter_smm(): nobody in L1 sees this exit; RSM undoes it. */
+export function svm_enter_smm(vcpu: KvmVcpu, n: SvmNested): void {
+  n.smm_vmcb12_gpa = 0;
+  if (!is_guest_mode(vcpu)) return;
+  n.smm_vmcb12_gpa = n.vmcb12_gpa;
+  n.exit = { ...noExit(), code: SVM_EXIT.SW };
+  nested_svm_vmexit(vcpu, n, 'SMI');
+}
+
+/** svm_leave_smm() */
+export function svm_leave_smm(vcpu: KvmVcpu, n: SvmNested): void {
+  const gpa = n.smm_vmcb12_gpa;
+  n.smm_vmcb12_gpa = 0;
+  const vmcb12 = gpa === 0 ? null : map_vmcb(vcpu, BigInt(gpa));
+  if (!vmcb12) return;
+  nested_copy_vmcb_control_to_cache(n, vmcb12);
+  n.event_inj = 0;
+  enter_svm_guest_mode(vcpu, n, gpa, vmcb12, 'RSM');
 }
 
 /** nested_svm_is_exception_vmexit() */

@@ -30,6 +30,8 @@ import { load_pdptrs } from './x86_regs';
 
 /** No current VMCS. */
 export const INVALID_VMPTR = -1;
+/** nested_vmx_vmexit() without an exit for L1 to see. */
+const NO_EXIT = -1;
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
 const VALID = 0x80000000;
 const PML_ENTITY_NUM = 512;
@@ -45,6 +47,9 @@ export class VmxNested {
   readonly vmcs12 = new Vmcs12();
   /** L1's page-modification log was full when a dirty flag had to be logged */
   pml_full = false;
+  /** what an SMI interrupted: VMX operation, and in it L2 */
+  smm_vmxon = false;
+  smm_guest_mode = false;
   /** vmcs02: CR0_READ_SHADOW, CR4_READ_SHADOW, GUEST_LINEAR_ADDRESS of the last exit that had one */
   cr0_read_shadow = 0n;
   cr4_read_shadow = 0n;
@@ -382,21 +387,22 @@ export function nested_vmx_vmexit(
   kvm_service_local_tlb_flush_requests(vcpu);
   leave_guest_mode(vcpu);
   sync_vmcs02_to_vmcs12(vcpu, n);
-  prepare_vmcs12(vcpu, n, reason, intr_info, intr_error, qualification);
+  if (reason !== NO_EXIT) prepare_vmcs12(vcpu, n, reason, intr_info, intr_error, qualification);
   vcpu.exception = null;
   vcpu.exception_vmexit = null;
   vcpu.processor.inject = null;
-  emit(m, (o) =>
-    o.event({
-      kind: 'kvm_nested_vmexit_inject',
-      vcpu: vcpu.vcpu_id,
-      exit_code: reason >>> 0,
-      exit_info1: qualification,
-      exit_info2: v.get('idt_vectoring_info_field'),
-      exit_int_info: v.num('vm_exit_intr_info'),
-      exit_int_info_err: v.num('vm_exit_intr_error_code'),
-    }),
-  );
+  if (reason !== NO_EXIT)
+    emit(m, (o) =>
+      o.event({
+        kind: 'kvm_nested_vmexit_inject',
+        vcpu: vcpu.vcpu_id,
+        exit_code: reason >>> 0,
+        exit_info1: qualification,
+        exit_info2: v.get('idt_vectoring_info_field'),
+        exit_int_info: v.num('vm_exit_intr_info'),
+        exit_int_info_err: v.num('vm_exit_intr_error_code'),
+      }),
+    );
   load_vmcs12_host_state(vcpu, n);
   vcpu.processor.shadowVmcs = v;
   m.load_mmu_pgd(vcpu);
@@ -518,6 +524,23 @@ export function vmx_leave_nested(vcpu: KvmVcpu): void {
   vcpu.processor.shadowVmcs = null;
   vcpu.exception_vmexit = null;
   if (inL2) announce(vcpu, 'l2_exit', 'reset');
+}
+
+/** vmx_enter_smm(): outside VMX operation until RSM. L1 sees no exit. */
+export function vmx_enter_smm(vcpu: KvmVcpu, n: VmxNested): void {
+  n.smm_guest_mode = is_guest_mode(vcpu);
+  if (n.smm_guest_mode) nested_vmx_vmexit(vcpu, n, NO_EXIT, 0, 0, 0n, 'SMI');
+  n.smm_vmxon = n.vmxon;
+  n.vmxon = false;
+}
+
+/** vmx_leave_smm() */
+export function vmx_leave_smm(vcpu: KvmVcpu, n: VmxNested): void {
+  n.vmxon ||= n.smm_vmxon;
+  n.smm_vmxon = false;
+  if (!n.smm_guest_mode) return;
+  n.smm_guest_mode = false;
+  nested_vmx_enter_non_root_mode(vcpu, n, 'RSM');
 }
 
 /** vmx_check_nested_events(): nested_vmx_inject_exception_vmexit(). */
