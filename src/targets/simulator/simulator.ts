@@ -59,6 +59,7 @@ import { memslotsNode, mmioCacheNode, slotStates } from './slots';
 import { shadowPagesNode, tableAccess, type Tables, tableScopes } from './table-nodes';
 import { tablePage, tablePath, tableRoots } from './tables';
 import { Timeline } from './timeline';
+import { tlbNode } from './tlb-nodes';
 import { describeStep, verdictCodes, walk } from './walks';
 import { whyNode } from './why-nodes';
 
@@ -295,6 +296,8 @@ export class Simulator implements Target {
         ...s,
         expensive: false,
       })),
+      // Comparing every entry with the tables is work that a view must not do unasked at each stop.
+      { name: 'TLB', expensive: true, root: tlbNode(m, vcpu) },
       { name: fields.name, expensive: false, root: fields.root },
       memslots,
       { name: 'Shadow pages', expensive: false, root: shadowPagesNode(m, this.lexicon) },
