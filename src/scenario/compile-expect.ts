@@ -7,6 +7,7 @@ import type {
   ExpectFault,
   ExpectSpte,
   ExpectState,
+  ExpectTlb,
   Value,
 } from './generated/ast';
 import { RULES, type RuleId } from '../hw/rules';
@@ -26,6 +27,7 @@ import {
   REGISTERS,
   SPTE_KINDS,
   STATES,
+  TLB_STATES,
 } from './tables';
 
 const WIDTHS = { qword: 8, dword: 4, word: 2, byte: 1 } as const;
@@ -138,6 +140,12 @@ export function compileClaim(
       const gfns = node.gfns.map((g) => f.number(g, { what: 'gfn' }));
       return gfns.every((g) => g !== null) ? { kind: 'dirty', gfns: [...gfns].sort((a, b) => a - b) } : null;
     }
+    case 'NoTlb': {
+      const address = f.value(node.address, { what: 'gva' });
+      return address === null ? null : { kind: 'tlb', address, state: 'absent' };
+    }
+    case 'ExpectTlb':
+      return tlb(node, f);
     case 'ExpectState':
       return state(node, f);
     default:
@@ -239,6 +247,15 @@ function spte(node: ExpectSpte, f: Findings): Claim | null {
     is: node.kind ?? null,
     fields,
   };
+}
+
+function tlb(node: ExpectTlb, f: Findings): Claim | null {
+  const address = f.value(node.address, { what: 'gva' });
+  const { state } = node;
+  if (address === null || state === undefined) return null;
+  if (state === 'stale' || state === 'fresh') return { kind: 'tlb', address, state };
+  f.error('unknown-name', node, `a TLB entry is not '${state}'${remedy(state, Object.keys(TLB_STATES))}`, 'state');
+  return null;
 }
 
 function state(node: ExpectState, f: Findings): Claim | null {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { eventText, flagText } from './expectations';
+import { parseScenario } from './parse';
 import { PF_ERROR_FLAGS, REGISTER_FLAGS } from './tables';
 import { GUEST, runAll } from './testing/helpers';
 
@@ -145,6 +146,36 @@ describe('expect', () => {
     // The walk of the guest's tables was refused by EPT before.
     assert.match(no, /^ept\.present \(.*\); pg\.present \(Bit 0 \(P\) of the entry is 1\)$/);
     assert.equal(nothing, 'no walk was refused');
+  });
+
+  it('the TLB: stale until somebody flushes', () => {
+    const text = `load 4 [0x1000]\nexpect tlb 0x1abc fresh\nexpect tlb 0x1000 stale\nexpect tlb 0x5000 stale\nunmap 0x1000
+expect tlb 0x1000 stale\nexpect tlb 0x1000 fresh\nexpect no tlb 0x1000\ninvlpg [0x1000]\nexpect no tlb 0x1000\nexpect tlb 0x1000 fresh\n`;
+    const stale = 'tlb 0x1000 -> gpa 0x1000 stale (the tables map nothing here now)';
+    assert.deepEqual(verdicts(text), [
+      'ok',
+      'tlb 0x1000 -> gpa 0x1000 fresh',
+      'no tlb 0x5000',
+      'ok',
+      stale,
+      stale,
+      'ok',
+      'no tlb 0x1000',
+    ]);
+  });
+
+  it('the TLB for addresses of the upper half, and what is wrong with a word', () => {
+    const high = '0xffff800000001000';
+    const text = `map ${high} -> 0x1000 W\nload 4 [${high}]\nexpect tlb ${high} fresh\nunmap ${high}\nexpect tlb ${high} stale\n`;
+    assert.deepEqual(verdicts(text), ['ok', 'ok']);
+    const [wrong] = parseScenario(`${GUEST}expect tlb 0x1000 stake\n`).diagnostics;
+    assert.match(wrong.message, /^a TLB entry is not 'stake'; did you mean 'stale'\?/);
+  });
+
+  it('the TLB of another vCPU', () => {
+    const second = 'vcpu 1 { cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE }\n';
+    const text = `${second}vcpu 1: load 4 [0x1000]\nunmap 0x1000\ninvlpg [0x1000]\nvcpu 1: expect tlb 0x1000 stale\nvcpu 0: expect no tlb 0x1000\n`;
+    assert.deepEqual(verdicts(text), ['ok', 'ok']);
   });
 
   it('memory', () => {

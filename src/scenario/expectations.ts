@@ -3,7 +3,7 @@ import { ruleOf, type RuleId } from '../hw/rules';
 import type { KvmEvent } from '../kvm/events';
 import type { KvmVcpu } from '../kvm/kvm_host';
 import type { IoctlResult, Machine, RunResult, UserExit } from '../kvm/machine';
-import { readSpte, readState, type SpteReading } from './inspect';
+import { readSpte, readState, readTlb, type SpteReading } from './inspect';
 import { showNumber } from './numbers';
 import type { Claim, FieldTest } from './program';
 import { EXCEPTIONS, PF_ERROR_FLAGS, type Flag } from './tables';
@@ -179,6 +179,8 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
       const ok = found.length === claim.gfns.length && found.every((g, i) => g === claim.gfns[i]);
       return { ok, actual: found.length === 0 ? 'no dirty' : `dirty ${found.map(showNumber).join(' ')}` };
     }
+    case 'tlb':
+      return tlb(claim, machine, vcpu);
     case 'state': {
       const r = readState(machine, vcpu, claim.name, last?.lookups ?? 0);
       return r.value === null
@@ -231,6 +233,26 @@ function why(rule: RuleId, last: LastAction | null): Verdict {
   const rules = all.flatMap((e) => ('why' in e && e.why?.verdict.rule ? [e.why.verdict.rule] : []));
   const text = (id: RuleId): string => `${id} (${ruleOf(id).sentence.replace(/\.$/, '')})`;
   return { ok: rules.includes(rule), actual: some([...new Set(rules)].map(text), 'no walk was refused') };
+}
+
+function tlb(claim: Extract<Claim, { kind: 'tlb' }>, machine: Machine, vcpu: KvmVcpu | null): Verdict {
+  if (vcpu === null) return { ok: false, actual: 'there is no vCPU yet' };
+  const found = readTlb(machine, vcpu, claim.address);
+  const actual = some(
+    found.map((e) => {
+      const { freshness } = e;
+      const why = freshness.state === 'fresh' ? 'fresh' : `${freshness.state} (${freshness.why})`;
+      const to = e.context.stage2 === '' ? `hpa ${showNumber(e.target)}` : `gpa ${showNumber(e.gpa)}`;
+      return `tlb ${showNumber(e.address)} -> ${to} ${why}`;
+    }),
+    `no tlb ${showNumber(claim.address)}`,
+  );
+  if (claim.state === 'absent') return { ok: found.length === 0, actual };
+  const states = found.map((e) => e.freshness.state);
+  return {
+    ok: claim.state === 'stale' ? states.includes('stale') : states.length > 0 && states.every((s) => s === 'fresh'),
+    actual,
+  };
 }
 
 const KIND_NAMES: Readonly<Record<string, string>> = { zero: 'none', nonpresent: 'none', nonleaf: 'table' };

@@ -1,5 +1,6 @@
 /** State that `expect` asks for: registers, roles, generations, sptes. Reads only; no look-up is counted. */
 import { CR0, GPR_NAMES } from '../hw/regs';
+import { checkTlb, type CheckedTlbEntry } from '../hw/tlb-stale';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from '../kvm/kvm_host';
 import type { Machine } from '../kvm/machine';
 import { cpuRoleLayout, pageRoleLayout } from '../words/roles';
@@ -150,4 +151,18 @@ export function readSpte(
     }
     table = Number(raw & 0x000ffffffffff000n);
   }
+}
+
+/**
+ * What the vCPU's TLB holds for a linear address in the context that is current (global entries included), each entry compared with the
+ * tables in memory. Caches of upper table levels do not count: an access that uses one still reads the last level.
+ */
+export function readTlb(machine: Machine, vcpu: KvmVcpu, gva: bigint): CheckedTlbEntry[] {
+  const { tlb } = machine.memoryOf(vcpu);
+  return checkTlb(vcpu.translator).filter(
+    (e) =>
+      e.kind === 'page' &&
+      (e.contextNumber === tlb.context || e.contextNumber === tlb.globals) &&
+      e.address >> BigInt(e.shift) === gva >> BigInt(e.shift),
+  );
 }

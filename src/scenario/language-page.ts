@@ -16,6 +16,7 @@ import {
   REGISTERS,
   SPTE_FIELDS,
   SPTE_KINDS,
+  TLB_STATES,
   STATES,
   type Flag,
 } from './tables';
@@ -112,6 +113,8 @@ export function languagePage(): string {
     record(SPTE_KINDS, 'kind'),
     record(SPTE_FIELDS, 'field'),
     'Further fields are the bits of the spte layout of the kernel (docs/words.md).',
+    '### What a TLB entry is',
+    record(TLB_STATES, 'state'),
     '### State',
     record(STATES, 'name'),
     '### Events',

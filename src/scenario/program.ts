@@ -126,6 +126,8 @@ export type Claim =
     }
   /** frames that the last `dirty_log get` reported, rising; empty: none */
   | { readonly kind: 'dirty'; readonly gfns: readonly number[] }
+  /** what the vCPU's TLB holds for a linear address; absent: nothing */
+  | { readonly kind: 'tlb'; readonly address: bigint; readonly state: 'stale' | 'fresh' | 'absent' }
   | { readonly kind: 'state'; readonly name: string; readonly value: bigint };
 
 /** What a statement does. Sizes, guest-physical addresses and offsets are bytes. */

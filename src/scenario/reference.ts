@@ -527,6 +527,14 @@ export const REFERENCE: readonly ReferenceEntry[] = [
       'memslot flags id 0 LOG_DIRTY_PAGES\nstore 4 [0x2000] = 1\ndirty_log get id 0\nexpect dirty 2 0x10 0x11 0x12 0x13',
   },
   {
+    words: 'expect tlb',
+    rule: 'ExpectTlb',
+    group: 'expect',
+    syntax: '(vcpu N:)? expect tlb GVA stale|fresh | (vcpu N:)? expect no tlb GVA',
+    doc: 'What the TLB of the vCPU holds now for a linear address, in the current PCID or as a global entry. `stale`: the tables in memory no longer say the same, a flush is missing; `fresh`: they do; `no`: there is no entry, the next access walks.',
+    example: 'expect tlb 0x1000 fresh\nunmap 0x1000\nexpect tlb 0x1000 stale\ninvlpg [0x1000]\nexpect no tlb 0x1000',
+  },
+  {
     words: 'expect',
     rule: 'ExpectState',
     group: 'expect',
@@ -566,6 +574,7 @@ export const CLAUSES: Readonly<Record<string, string>> = {
   no: 'The opposite: nothing like it happened.',
   event: 'An event of the run: a trace event of KVM by its name, or an event of the processor.',
   port: 'I/O port.',
+  tlb: 'Translations that the processor remembers until they are flushed.',
   why: 'The rule that ended a page walk.',
 };
 

@@ -39,7 +39,7 @@ describe('sentences of syntax errors', () => {
     );
     says(
       'expect no falt',
-      "1:11 expected 'fault', 'dirty', 'mmio', 'io' or 'event' but found 'falt'; did you mean 'fault'?",
+      "1:11 expected 'fault', 'dirty', 'mmio', 'io', 'event' or 'tlb' but found 'falt'; did you mean 'fault'?",
     );
   });
 

@@ -456,6 +456,12 @@ export const SPTE_KINDS: Readonly<Record<string, string>> = {
   present: 'leaf or table',
 };
 
+/** What `expect tlb ADDRESS …` can say. */
+export const TLB_STATES: Readonly<Record<string, string>> = {
+  stale: 'an entry is there and the tables in memory no longer say the same: a flush is missing',
+  fresh: 'an entry is there and the tables in memory still say the same',
+};
+
 /** Fields of an spte in `expect spte … is KIND field value` that are not bits of its layout. */
 export const SPTE_FIELDS: Readonly<Record<string, string>> = {
   gen: 'memslot generation stored in an MMIO spte',

@@ -107,7 +107,7 @@ describe('completion', () => {
     );
     await offers('expect #<|>', '#PF', '#GP');
     await offers('machine { kernel v4.4 }\nexpect root_role.<|>', 'root_role.smm', 'root_role.cr4_pae');
-    assert.deepEqual(await complete('expect no <|>'), ['fault', 'dirty', 'mmio', 'io', 'event']);
+    assert.deepEqual(await complete('expect no <|>'), ['fault', 'dirty', 'mmio', 'io', 'event', 'tlb']);
     assert.deepEqual((await complete('expect event <|>')).sort(), Object.keys(EVENT_FIELDS).sort());
     await offers('expect event check_mmio_spte <|>', 'spte_gen', 'kvm_gen', 'times');
     await offers('expect event kvm_page_fault error_code <|>', 'P', 'RSVD');
@@ -118,6 +118,7 @@ describe('completion', () => {
     await offers('expect spte gfn 1 is mmio <|>', 'gen', 'gfn');
     await offers('expect spte gfn 1 is leaf <|>', 'w', 'x', 'nx', 'pfn');
     await offers('expect why <|>', 'pg.smap', 'ept.present');
+    assert.deepEqual(await complete('expect tlb 0x1000 <|>'), ['stale', 'fresh']);
     await offers('expect cr4 <|>', 'PAE');
   });
 

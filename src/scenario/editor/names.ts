@@ -21,6 +21,7 @@ import {
   REGISTERS,
   SPTE_FIELDS,
   SPTE_KINDS,
+  TLB_STATES,
   STATES,
   type Flag,
 } from '../tables';
@@ -217,6 +218,10 @@ function inExpect(words: readonly string[], constants: readonly Name[], kernel: 
           ? [...constants]
           : [...fromRecord(SPTE_FIELDS, 'field'), ...spteBits(kernel)];
       return [...constants];
+    case 'tlb':
+      return words.at(-1) === 'tlb' || words.includes('no')
+        ? [...constants]
+        : [...fromRecord(TLB_STATES, 'value'), ...constants];
     case 'why':
       return RULES.map((r) => ({ name: r.id, kind: 'value', doc: `${r.sentence} (${r.reference})` }));
     case 'end':

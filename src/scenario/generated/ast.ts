@@ -102,6 +102,7 @@ export type MmuKeywordNames =
     | "store"
     | "tables"
     | "times"
+    | "tlb"
     | "ud2"
     | "unmap"
     | "user"
@@ -161,7 +162,7 @@ export function isConstant(item: unknown): item is Constant {
 }
 
 /** What can be absent: `expect no …`. */
-export type Deniable = ExpectEvent | ExpectIo | ExpectMmio | NoDirty | NoFault;
+export type Deniable = ExpectEvent | ExpectIo | ExpectMmio | NoDirty | NoFault | NoTlb;
 
 export const Deniable = {
     $type: 'Deniable'
@@ -238,7 +239,7 @@ export function isExpect(item: unknown): item is Expect {
     return reflection.isInstance(item, Expect.$type);
 }
 
-export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue | ExpectWhy;
+export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectTlb | ExpectValue | ExpectWhy;
 
 export const Expectation = {
     $type: 'Expectation'
@@ -447,6 +448,23 @@ export const ExpectState = {
 
 export function isExpectState(item: unknown): item is ExpectState {
     return reflection.isInstance(item, ExpectState.$type);
+}
+
+export interface ExpectTlb extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectTlb';
+    address: Value;
+    state: string;
+}
+
+export const ExpectTlb = {
+    $type: 'ExpectTlb',
+    address: 'address',
+    state: 'state'
+} as const;
+
+export function isExpectTlb(item: unknown): item is ExpectTlb {
+    return reflection.isInstance(item, ExpectTlb.$type);
 }
 
 export interface ExpectValue extends langium.AstNode {
@@ -722,6 +740,21 @@ export function isNote(item: unknown): item is Note {
     return reflection.isInstance(item, Note.$type);
 }
 
+export interface NoTlb extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'NoTlb';
+    address: Value;
+}
+
+export const NoTlb = {
+    $type: 'NoTlb',
+    address: 'address'
+} as const;
+
+export function isNoTlb(item: unknown): item is NoTlb {
+    return reflection.isInstance(item, NoTlb.$type);
+}
+
 export interface RegisterAssignment extends langium.AstNode {
     readonly $container: Run;
     readonly $type: 'RegisterAssignment';
@@ -942,7 +975,7 @@ export function isUnmapPages(item: unknown): item is UnmapPages {
 
 /** `0x1000`, `PG|WP|PE`, `uart+4`, `low+0x1000`. What a name means depends on the place: a constant, a backing, a flag. */
 export interface Value extends langium.AstNode {
-    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | RegisterAssignment | RegisterSetting | Repeat | Run | Tables | UnmapPages | Vcpu | Write;
+    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectTlb | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | NoTlb | RegisterAssignment | RegisterSetting | Repeat | Run | Tables | UnmapPages | Vcpu | Write;
     readonly $type: 'Value';
     operators: Array<'+' | '|'>;
     terms: Array<Term>;
@@ -1029,6 +1062,7 @@ export type MmuAstType = {
     ExpectMmio: ExpectMmio
     ExpectSpte: ExpectSpte
     ExpectState: ExpectState
+    ExpectTlb: ExpectTlb
     ExpectValue: ExpectValue
     ExpectWhy: ExpectWhy
     Expectation: Expectation
@@ -1043,6 +1077,7 @@ export type MmuAstType = {
     Named: Named
     NoDirty: NoDirty
     NoFault: NoFault
+    NoTlb: NoTlb
     Note: Note
     RegisterAssignment: RegisterAssignment
     RegisterSetting: RegisterSetting
@@ -1313,6 +1348,18 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Expectation.$type]
         },
+        ExpectTlb: {
+            name: ExpectTlb.$type,
+            properties: {
+                address: {
+                    name: ExpectTlb.address
+                },
+                state: {
+                    name: ExpectTlb.state
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
         ExpectValue: {
             name: ExpectValue.$type,
             properties: {
@@ -1511,6 +1558,15 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         NoFault: {
             name: NoFault.$type,
             properties: {
+            },
+            superTypes: [Deniable.$type]
+        },
+        NoTlb: {
+            name: NoTlb.$type,
+            properties: {
+                address: {
+                    name: NoTlb.address
+                }
             },
             superTypes: [Deniable.$type]
         },
