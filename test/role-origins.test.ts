@@ -79,7 +79,7 @@ function words(kernel: string, use: 'tdp' | 'shadow', r: Registers): Record<stri
   );
 }
 describe('the formulas of the Role Decoder against the KVM model', () => {
-  for (const kernel of ['v5.14', 'v5.17', 'seed1', 'v5.19', 'v6.1', 'v6.14', 'v7.3']) {
+  for (const kernel of ['v4.20', 'v5.14', 'v5.17', 'seed1', 'v5.19', 'v6.1', 'v6.14', 'v7.3']) {
     for (const use of ['tdp', 'shadow'] as const) {
       it(`${kernel} ${use}: cpu_role and root_role agree`, () => {
         fc.assert(

@@ -23,6 +23,8 @@ export interface KernelCaps {
   readonly tdpRoleFollows: 'none' | 'nx-wp' | 'nx-wp-smep';
   /** direct pages have gpte_is_8_bytes = 1 (v5.1..v5.16); cr4_pae and has_4_byte_gpte are 0 there */
   readonly directGpteIs8: boolean;
+  /** with CR0.PG = 0 the registers that guest paging would use do not count in a role (v5.14); before, they count as they stand */
+  readonly roleIgnoresUnused: boolean;
   /** the TDP MMU exists (v5.10+) and is on unless asked otherwise (v5.15+) */
   readonly tdpMmu: 'absent' | 'optional' | 'default';
   /** RET_PF_* numbering */
@@ -60,6 +62,8 @@ export interface KernelCaps {
   /** SPTEs of a table whose child is already there with the same gfn and role are left alone */
   readonly childSpExists: 'present-and-small' | 'same-gfn-and-role';
   readonly prevRoots: boolean;
+  /** sub-page permissions: the 2018 RFC with an SPPT per kvm_mmu, the 2020 series with one per VM */
+  readonly spp: 'absent' | 'rfc-2018' | 'v12';
   /** with EPT the guest writes CR0.WP without an exit (v6.4, and the stable releases of spring 2023: 6.1.29, 5.15.112) */
   readonly cr0WpGuestOwned: boolean;
 }
@@ -95,6 +99,7 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     directGpteIs8: at(kernel, 'v5.1') && !at(kernel, 'v5.17'),
     nestedNptGuestMode:
       at(kernel, 'v6.14') || stable(kernel, 6, 1, 129) || stable(kernel, 6, 6, 79) || stable(kernel, 6, 12, 16),
+    roleIgnoresUnused: at(kernel, 'v5.14'),
     tdpMmu: at(kernel, 'v5.15') ? 'default' : at(kernel, 'v5.10') ? 'optional' : 'absent',
     retPf: at(kernel, 'v6.12')
       ? { CONTINUE: 0, RETRY: 1, EMULATE: 2, WRITE_PROTECTED: 3, INVALID: 4, FIXED: 5, SPURIOUS: 6 }
@@ -117,6 +122,7 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     tdpRootsKept: at(kernel, 'v6.1'),
     childSpExists: at(kernel, 'v6.1') ? 'same-gfn-and-role' : 'present-and-small',
     prevRoots: at(kernel, 'v4.20'),
+    spp: kernel.patchSet === 'spp-rfc-2018' ? 'rfc-2018' : kernel.patchSet === 'spp-v12' ? 'v12' : 'absent',
     cr0WpGuestOwned: at(kernel, 'v6.4') || stable(kernel, 6, 1, 29) || stable(kernel, 5, 15, 112),
   };
 }

@@ -199,6 +199,8 @@ function mmuRoleTexts(use: MmuUse, pagedOnly: boolean, tdpFollowsSmep: boolean):
       ad_disabled: '!ad_enabled',
       ...(tdpFollowsSmep ? notWp : { smep_andnot_wp: '0', smap_andnot_wp: '0' }),
       ...gpteSize(true),
+      // v4.20 sets it for shadow paging only.
+      cr4_pae: '0',
     },
     shadow: {
       ...common,

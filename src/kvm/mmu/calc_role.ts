@@ -69,7 +69,11 @@ export function kvm_calc_cpu_role(vcpu: KvmVcpu, regs: KvmMmuRoleRegs): CpuRole 
   base = role_put(base, R.smm, is_smm(vcpu) ? 1 : 0);
   base = role_put(base, R.guest_mode, is_guest_mode(vcpu) ? 1 : 0);
   ext = role_put(ext, R.ext_valid, 1);
-  if (!(regs.cr0 & CR0_PG)) return { base: role_put(base, R.direct, 1), ext };
+  const paging = (regs.cr0 & CR0_PG) !== 0n;
+  if (!paging) {
+    base = role_put(base, R.direct, 1);
+    if (m.caps.roleIgnoresUnused) return { base, ext };
+  }
 
   const wp = bit(regs.cr0, CR0_WP);
   const smep = bit(regs.cr4, CR4_SMEP);
@@ -84,13 +88,14 @@ export function kvm_calc_cpu_role(vcpu: KvmVcpu, regs: KvmMmuRoleRegs): CpuRole 
   base = role_put(base, R.cr4_smep, smep);
   base = R.putGpteBytes(base, pae ? 8 : 4);
   base = role_put(base, R.level, role_regs_to_root_level(regs));
-  ext = role_put(ext, R.ext_cr0_pg, 1);
+  ext = role_put(ext, R.ext_cr0_pg, paging ? 1 : 0);
   ext = role_put(ext, R.ext_cr4_pae, pae);
   ext = role_put(ext, R.ext_cr4_smep, smep);
   ext = role_put(ext, R.ext_cr4_smap, smap);
   ext = role_put(ext, R.ext_cr4_pse, bit(regs.cr4, CR4_PSE));
-  ext = role_put(ext, R.ext_cr4_pke, lma & bit(regs.cr4, CR4_PKE));
-  ext = role_put(ext, R.ext_cr4_la57, lma & bit(regs.cr4, CR4_LA57));
+  const lmaCounts = m.caps.roleIgnoresUnused ? lma : 1;
+  ext = role_put(ext, R.ext_cr4_pke, lmaCounts & bit(regs.cr4, CR4_PKE));
+  ext = role_put(ext, R.ext_cr4_la57, lmaCounts & bit(regs.cr4, CR4_LA57));
   ext = role_put(ext, R.ext_efer_lma, lma);
   ext = role_put(ext, R.ext_has_pferr_fetch, nx | smep);
   return { base, ext };
