@@ -106,7 +106,11 @@ export class Translator extends TranslationResults {
     this.chooseWalk();
   }
 
-  /** Size in bytes of the coming accesses, for sub-page permissions; 1 by default. */
+  /** Size in bytes of the coming accesses, for sub-page permissions, and of the last one; 1 by default. */
+  get accessSize(): number {
+    return this.context.accessSize;
+  }
+
   set accessSize(bytes: number) {
     this.context.accessSize = bytes;
   }

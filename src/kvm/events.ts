@@ -239,6 +239,22 @@ export type FaultEvent =
       readonly why: WhyRecord | null;
     });
 
+/** Events of the sub-page permission patches. */
+export type SppEvent =
+  | (EventBase & {
+      readonly kind: 'kvm_spp_set_subpages';
+      readonly gfn: bigint;
+      readonly npages: number;
+      /** map of the first page: bit i is 1 if the 128 bytes at 128 * i are writable */
+      readonly access: number;
+    })
+  | (EventBase & {
+      readonly kind: 'kvm_spp_induced_page_fault';
+      /** exact to the byte */
+      readonly gpa: bigint;
+      readonly insn_len: number;
+    });
+
 /** Changes of state that have no trace event of their own in the kernel. */
 export type StateEvent =
   | (EventBase & { readonly kind: 'smm_enter' | 'smm_exit'; readonly smbase: bigint })
@@ -273,5 +289,5 @@ export type StateEvent =
   | (EventBase & { readonly kind: 'tlb_flush'; readonly scope: string; readonly reason: string })
   | (EventBase & { readonly kind: 'l2_enter' | 'l2_exit'; readonly reason: string });
 
-export type KvmEvent = TraceEvent | FaultEvent | StateEvent;
+export type KvmEvent = TraceEvent | FaultEvent | SppEvent | StateEvent;
 export type KvmEventKind = KvmEvent['kind'];

@@ -55,7 +55,7 @@ export function exitEvent(
 export function guestFaultEvent(
   vcpu: KvmVcpu,
   exit: VmExit,
-  kind: 'ept_violation' | 'ept_misconfig' | 'npf',
+  kind: 'ept_violation' | 'ept_misconfig' | 'npf' | 'spp_miss' | 'spp_misconfig',
   code: bigint,
   write: boolean,
   fetch: boolean,

@@ -15,6 +15,7 @@ import { SvmNested } from './svm_nested';
 import { nested_ept_ad_enabled, VmxNested } from './vmx_nested';
 import { VMX_OPS } from '../hw/vmcs';
 import { vmx_update_cpu_dirty_logging } from './pml';
+import { sppt_root_of } from './mmu/spp';
 import { role_get } from './roles';
 
 /** Memory as the processor of one vCPU sees it under KVM. */
@@ -183,8 +184,14 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   const root = vcpu.mmu.root.hpa;
   if (m.tdpEnabled && root !== INVALID_PAGE) {
     const level = role_get(vcpu.mmu.root_role, m.roles.level);
-    if (intel) vcpu.translator.setSecondStage('ept', { eptp: construct_eptp(m, root, level, eptp_ad(m, vcpu)) });
-    else
+    if (intel) {
+      const sppt = m.sppEnabled ? sppt_root_of(vcpu) : INVALID_PAGE;
+      vcpu.translator.setSecondStage('ept', {
+        eptp: construct_eptp(m, root, level, eptp_ad(m, vcpu)),
+        spp: sppt !== INVALID_PAGE,
+        sppt: sppt === INVALID_PAGE ? undefined : BigInt(sppt),
+      });
+    } else
       vcpu.translator.setSecondStage('npt', {
         ncr3: BigInt(root),
         hostCr4: CR4.PAE | (level === 5 ? CR4.LA57 : 0n),

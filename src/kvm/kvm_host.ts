@@ -70,6 +70,8 @@ export interface KvmMemorySlot {
     rmap: Map<number, number[]>[];
     /** gfn_write_track counts by gfn index */
     gfn_write_track: Map<number, number>;
+    /** SPP: access maps by gfn index, only of frames that are restricted */
+    subpage_wp_info?: Map<number, number>;
   };
 }
 
@@ -260,8 +262,6 @@ export class Kvm {
   mmu_invalidate_range_end = 0n;
   /** SPP from 2020 on: root of the one sub-page permission table of the VM */
   sppt_root = INVALID_PAGE;
-  /** SPP: access maps by gfn */
-  readonly subpage_access = new Map<number, number>();
   /** how often a memslot was searched (lookups that the MMIO cache saves) */
   memslot_lookups = 0;
   stat: Record<string, number> = {};

@@ -40,6 +40,7 @@ import { kvm_mmu_notifier_invalidate_range_end, kvm_mmu_notifier_invalidate_rang
 import { rsvd_bits } from './mmu/metadata';
 import { PFERR_WRITE, translate_nested_gpa, type GuestWalker } from './mmu/paging_tmpl';
 import { kvm_mmu_unload } from './mmu/roots';
+import { kvm_vm_ioctl_get_subpages, kvm_vm_ioctl_set_subpages, type SubpagesResult } from './mmu/spp';
 import { SpteFormat } from './mmu/spte';
 import { kvm_mmu_zap_all } from './mmu/zap';
 import type { Observer } from './observer';
@@ -53,6 +54,7 @@ import { kvm_make_request } from './x86_requests';
 export type { Backing } from './host';
 export type { DirtyLogResult } from './mmu/dirty';
 export type { IoctlResult, UserMemoryRegion } from './kvm_main';
+export type { SubpagesResult } from './mmu/spp';
 export type { UserExit } from './x86';
 
 /** What a machine is made of. {@link machineConfig} fills in defaults. */
@@ -95,6 +97,8 @@ export interface MachineConfig {
   tss_addr?: number;
   /** which design hides SMRAM: two address spaces (merged), the flag of the RFC, or the three-state slot of the reply to it */
   smram_design: 'address-spaces' | 'flag' | 'three-state';
+  /** sub-page permissions: the processor has them and KVM is asked for them (kernels spp-rfc-2018 and spp-v12) */
+  spp: boolean;
   /** exits that one instruction may cause before the run is given up as stuck */
   maxExitsPerInstruction: number;
 }
@@ -122,6 +126,7 @@ export function machineConfig(over: Partial<MachineConfig> = {}): MachineConfig 
     dirtyLogManualProtect: false,
     dirtyLogInitiallySet: false,
     smram_design: 'address-spaces',
+    spp: true,
     maxExitsPerInstruction: 100_000,
     ...over,
   };
@@ -129,7 +134,7 @@ export function machineConfig(over: Partial<MachineConfig> = {}): MachineConfig 
 
 /** What one instruction, or a stretch of code, came to. */
 export interface RunResult {
-  end: 'done' | 'fault' | 'io' | 'hlt' | 'shutdown' | 'error' | 'limit';
+  end: 'done' | 'fault' | 'io' | 'hlt' | 'shutdown' | 'spp' | 'error' | 'limit';
   /** what a load read */
   value: bigint | null;
   exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
@@ -212,6 +217,8 @@ export class Machine {
   readonly cpu: CpuFeatures;
   readonly tdpEnabled: boolean;
   readonly tdpMmuEnabled: boolean;
+  /** sub-page permissions are in use */
+  readonly sppEnabled: boolean;
   /** max_huge_page_level */
   readonly maxHugePageLevel: number;
   readonly nrips: boolean;
@@ -226,6 +233,8 @@ export class Machine {
   /** the record of the last walk that somebody watched */
   lastWhy: WhyRecord | null = null;
   lastFaultWrite = false;
+  /** length of the instruction that caused the EPT violation being handled; 0 for one without bytes */
+  exitInsnLength = 0;
   /** `idt none` by vCPU: survives SMM */
   readonly idtPolicy = new Map<number, boolean>();
   readonly warnings: string[] = [];
@@ -268,6 +277,7 @@ export class Machine {
     this.cpu = config.vendor === 'intel' ? intelFeatures(over) : amdFeatures(over);
     this.tdpEnabled = config.paging !== 'shadow';
     this.tdpMmuEnabled = this.tdpEnabled && config.tdp_mmu && this.caps.tdpMmu !== 'absent';
+    this.sppEnabled = config.spp && config.paging === 'ept' && this.caps.spp !== 'absent';
     this.maxHugePageLevel = 3;
     this.flushOnEntry = config.quirks.some(
       (q) => q === 'tlb-flush-on-entry' || q.startsWith('tcg-') || q.startsWith('bochs-'),
@@ -388,6 +398,16 @@ export class Machine {
     kvm_mmu_notifier_invalidate_range_start(this.kvm, start, end);
     for (let page = offset / 4096; page < (offset + size) / 4096; page++) this.host.discard(b, page);
     kvm_mmu_notifier_invalidate_range_end(this.kvm);
+  }
+
+  /** KVM_SUBPAGES_SET_ACCESS: a map for each page from gfn_base on; bit i: the 128 bytes at 128 * i are writable. */
+  setSubpages(gfn_base: number, access: readonly number[]): SubpagesResult {
+    return kvm_vm_ioctl_set_subpages(this.kvm, gfn_base, access);
+  }
+
+  /** KVM_SUBPAGES_GET_ACCESS. */
+  getSubpages(gfn_base: number, npages: number): SubpagesResult {
+    return kvm_vm_ioctl_get_subpages(this.kvm, gfn_base, npages);
   }
 
   /** User space writes memory of a backing. */
@@ -556,9 +576,9 @@ export class Machine {
         o.event({ kind: 'kvm_userspace_exit', vcpu: vcpu.vcpu_id, reason: exitNumber(exit), errno: 0 }),
       );
       result.exits.push(exit);
-      result.end =
-        exit.reason === 'io' ? 'io' : exit.reason === 'hlt' ? 'hlt' : exit.reason === 'shutdown' ? 'shutdown' : 'error';
-      if (exit.reason === 'error' || exit.reason === 'internal-error') result.text = exit.text;
+      result.end = exit.reason === 'internal-error' || exit.reason === 'unknown' ? 'error' : exit.reason;
+      if (exit.reason === 'error' || exit.reason === 'internal-error' || exit.reason === 'unknown')
+        result.text = exit.text;
       if (result.end === 'io' && insn !== 'code' && insn.op !== 'out' && insn.op !== 'in') continue;
       break;
     }
@@ -873,6 +893,9 @@ function exitNumber(e: UserExit): number {
     case 'internal-error':
       return 17;
     case 'error':
+    case 'unknown':
       return 0;
+    case 'spp':
+      return 29;
   }
 }

@@ -3,6 +3,7 @@
  * Facts: reference kvm-mmu-model.md 12.1, 23.4, 27; error-codes.json (conversions).
  */
 import type { VmExit } from '../hw/exits';
+import { SPPQ_MISS } from '../hw/spp';
 import { CR0 } from '../hw/regs';
 import { emit, enter, leave, type Machine } from './machine';
 import { kvm_set_memory_region } from './kvm_main';
@@ -25,6 +26,7 @@ import {
 import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
 import { vmx_flush_pml_buffer } from './pml';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
+import { kvm_spp_setup_structure } from './mmu/spp';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
 
 /** Basic exit reasons (SDM vol. 3D appendix C) with the names that kvm_exit prints. */
@@ -131,6 +133,8 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
         return handle_ept_violation(vcpu, exit, qual);
       case 'ept_misconfig':
         return handle_ept_misconfig(vcpu, exit);
+      case 'spp':
+        return handle_spp(vcpu, exit, qual);
       case 'pml_full':
         // Emptying the log was all there is to do; the write is made again.
         enter(m, 'handle_pml_full', vcpu.vcpu_id, exit);
@@ -190,11 +194,29 @@ function handle_ept_violation(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number
   if (m.caps.eptReadSetsUser && q & 1) err |= PFERR_USER;
   if (q & 2) err |= PFERR_WRITE;
   if (q & 4) err |= PFERR_FETCH;
+  m.exitInsnLength = exit.insn?.len ?? 0;
   if (q & (m.caps.eptPresentBits === 'any' ? 0x38 : 0x08)) err |= PFERR_PRESENT;
   const hi = m.caps.guestFinalBits ? (q & 0x100 ? PFERR_GUEST_FINAL_HI : PFERR_GUEST_PAGE_HI) : 0;
   const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), err, hi);
   leave(m);
   return r;
+}
+
+/** handle_spp() (sub-page permission patches): a miss is answered by filling the SPPT; a misconfiguration ends the run. */
+function handle_spp(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number {
+  const m = vcpu.kvm.machine;
+  const miss = (exit.codeLo & SPPQ_MISS) !== 0;
+  guestFaultEvent(vcpu, exit, miss ? 'spp_miss' : 'spp_misconfig', qual, true, false, false);
+  enter(m, 'handle_spp', vcpu.vcpu_id, exit);
+  if (miss) kvm_spp_setup_structure(vcpu, Math.floor(exit.gpa / 4096));
+  else
+    m.userExit(vcpu, {
+      reason: 'unknown',
+      hardware_exit_reason: 66,
+      text: `KVM_EXIT_UNKNOWN: SPP misconfiguration (hardware exit reason 66) at gpa 0x${exit.gpa.toString(16)}: a reserved bit is set in the SPPT`,
+    });
+  leave(m);
+  return miss ? 1 : 0;
 }
 
 /** handle_ept_misconfig(): a cached MMIO access, or something broken. */

@@ -26,6 +26,10 @@ export type UserExit =
   | { reason: 'io'; port: number; size: number; write: boolean; data: bigint; smm?: number }
   | { reason: 'hlt' }
   | { reason: 'shutdown' }
+  /** KVM_EXIT_SPP: a write to a sub-page without write permission; gpa is exact to the byte */
+  | { reason: 'spp'; gpa: number; insn_len: number }
+  /** KVM_EXIT_UNKNOWN */
+  | { reason: 'unknown'; hardware_exit_reason: number; text: string }
   | { reason: 'internal-error'; suberror: number; text: string }
   | { reason: 'error'; errno: number; text: string };
 

@@ -425,6 +425,8 @@ export const EVENT_FIELDS: Readonly<Record<string, readonly string[]>> = (() => 
     npf: fault,
     spp_miss: fault,
     spp_misconfig: fault,
+    kvm_spp_set_subpages: ['gfn', 'npages', 'access'],
+    kvm_spp_induced_page_fault: ['gpa', 'insn_len'],
     mmio_hit: ['gpa', 'gfn', 'write', 'spte', 'generation', 'how'],
     smm_enter: ['smbase'],
     smm_exit: ['smbase'],

@@ -188,6 +188,16 @@ const TABLE: { readonly [K in KvmEventKind]: EventInfo<OwnFields<K>> } = {
   npf: { category: 'fault', meaning: 'The processor exits with a nested page fault.', fields: FAULT },
   spp_miss: { category: 'fault', meaning: 'The processor exits with an SPP miss.', fields: FAULT },
   spp_misconfig: { category: 'fault', meaning: 'The processor exits with an SPP misconfiguration.', fields: FAULT },
+  kvm_spp_set_subpages: {
+    category: 'mmu',
+    meaning: 'User space set the sub-page permissions of pages.',
+    fields: { gfn: 'frame', npages: 'dec', access: 'hex' },
+  },
+  kvm_spp_induced_page_fault: {
+    category: 'fault',
+    meaning: 'A write to a sub-page without permission goes to user space (KVM_EXIT_SPP).',
+    fields: { gpa: 'hex', insn_len: 'dec' },
+  },
   mmio_hit: {
     category: 'mmio',
     meaning: 'An access was recognised as MMIO by a cache, without a memslot search.',

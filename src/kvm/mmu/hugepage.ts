@@ -6,11 +6,17 @@ import type { KvmMemorySlot, KvmVcpu } from '../kvm_host';
 import { host_pfn_mapping_level, kvm_slot_dirty_track_enabled } from '../kvm_main';
 import { gfn_to_index } from '../memslots';
 import type { KvmPageFault } from './fault';
+import { spp_protects_range } from './spp';
 
 /** kvm_mmu_max_mapping_level(): limited by the host page, by slot alignment and by shadowed tables inside the range. */
 export function kvm_mmu_max_mapping_level(m: Machine, slot: KvmMemorySlot, gfn: number, max_level: number): number {
   let max = Math.min(max_level, m.maxHugePageLevel);
-  for (; max > 1; max--) if (slot.arch.lpage_info[max - 2][gfn_to_index(gfn, slot.base_gfn, max)] === 0) break;
+  for (; max > 1; max--)
+    if (
+      slot.arch.lpage_info[max - 2][gfn_to_index(gfn, slot.base_gfn, max)] === 0 &&
+      !spp_protects_range(slot, gfn, max)
+    )
+      break;
   if (max === 1) return 1;
   return Math.min(max, host_pfn_mapping_level(m, slot, gfn));
 }

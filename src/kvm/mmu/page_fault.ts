@@ -25,6 +25,7 @@ import {
 } from './pages';
 import { root_to_sp } from './roots';
 import { kvm_tdp_mmu_get_walk, kvm_tdp_mmu_map, newSpteWalk } from './tdp_mmu';
+import { is_spp_spte, spp_induced_page_fault, spp_restore } from './spp';
 import { kvm_slot_page_track_is_active } from './track';
 import { shadow_page_fault } from './shadow_fault';
 import { gva_to_gpa } from './paging_tmpl';
@@ -71,6 +72,7 @@ export function kvm_mmu_page_fault(
   let r: RET_PF = RET_PF.INVALID;
   const addr = (BigInt(addrHi) << 32n) | BigInt(addrLo);
   if (error_code & PFERR_RSVD) r = handle_mmio_page_fault(vcpu, addr, direct);
+  const cachedMmio = r === RET_PF.EMULATE;
   if (r === RET_PF.INVALID) {
     r = kvm_mmu_do_page_fault(vcpu, addrLo, addrHi, error_code, error_code_hi);
     if (m.fault.write_fault_to_shadow_pgtable) emulation.writePfToSp = true;
@@ -86,7 +88,8 @@ export function kvm_mmu_page_fault(
   if (r === RET_PF.WRITE_PROTECTED && m.caps.retryOnlyUnprotected) {
     r = kvm_mmu_write_protect_fault(vcpu, addr, nestedWrite, emulation);
   } else if (r === RET_PF.EMULATE || r === RET_PF.WRITE_PROTECTED) {
-    if (!m.caps.retryOnlyUnprotected) {
+    // An MMIO spte has said that there is no memory: nothing can be unprotected (`goto emulate`).
+    if (!m.caps.retryOnlyUnprotected && !cachedMmio) {
       if (nestedWrite) {
         kvm_mmu_unprotect_page(vcpu, Math.floor(Number(addr) / 4096));
         leave(m);
@@ -98,6 +101,8 @@ export function kvm_mmu_page_fault(
   }
   if (r !== RET_PF.EMULATE) {
     leave(m);
+    // RET_PF_USERSPACE of the SPP patches: the exit is noted already.
+    if (r === RET_PF.USERSPACE) return 0;
     return 1;
   }
   const done = x86_emulate_instruction(vcpu, addr, emulation);
@@ -330,7 +335,19 @@ export function fast_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
     const sp = sptep_to_sp(kvm, sptep);
     const level = w.level[last];
     if (sp && s.isLast(lo, level)) {
-      if (is_access_allowed(vcpu, f, lo, hi)) ret = RET_PF.SPURIOUS;
+      const spp = m.sppEnabled && f.write ? is_spp_spte(m, lo, hi) : 'no';
+      if (spp === 'armed') ret = spp_induced_page_fault(vcpu, f.addr) ? RET_PF.USERSPACE : RET_PF.RETRY;
+      else if (spp === 'saved') {
+        // Protected for the dirty log: the write goes to the SPPT from now on.
+        enter(m, 'fast_pf_fix_direct_spte', vcpu.vcpu_id, f);
+        s.lo = lo;
+        s.hi = hi;
+        spp_restore(m);
+        m.mem.writeQ(sptep, s.lo, s.hi);
+        mark_page_dirty_in_slot(f.slot, f.gfn);
+        leave(m);
+        ret = RET_PF.FIXED;
+      } else if (is_access_allowed(vcpu, f, lo, hi)) ret = RET_PF.SPURIOUS;
       else {
         s.lo = lo;
         s.hi = hi;

@@ -9,6 +9,7 @@ import { search_role } from '../smram';
 import { gfn_to_index } from '../memslots';
 import { drop_spte } from './rmap';
 import { kvm_flush_remote_tlbs, kvm_make_all_cpus_request } from '../x86_requests';
+import { zap_spp_entry } from './spp';
 import { account_shadowed, unaccount_shadowed } from './track';
 import { kvm_sync_page, kvm_unlink_unsync_page, mark_unsync, mmu_zap_unsync_children } from './unsync';
 
@@ -95,7 +96,8 @@ export function kvm_mmu_get_shadow_page(vcpu: KvmVcpu, gfn: number, role: number
   return sp;
 }
 
-function kvm_mmu_alloc_shadow_page(vcpu: KvmVcpu, gfn: number, role: number): KvmMmuPage {
+/** A new page of (gfn, role), hashed and accounted. */
+export function kvm_mmu_alloc_shadow_page(vcpu: KvmVcpu, gfn: number, role: number): KvmMmuPage {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'kvm_mmu_alloc_shadow_page', vcpu.vcpu_id, null);
@@ -192,6 +194,10 @@ export function drop_parent_pte(kvm: Kvm, sp: KvmMmuPage, parent_pte: number): v
 /** mmu_page_zap_pte(): empties one entry. @returns how many pages went to the invalid list because of it. */
 export function mmu_page_zap_pte(kvm: Kvm, sp: KvmMmuPage, sptep: number, invalid: KvmMmuPage[] | null): number {
   const m = kvm.machine;
+  if (role_get(sp.role, m.roles.spp)) {
+    zap_spp_entry(kvm, sp, sptep);
+    return 0;
+  }
   const lo = m.mem.readLo(sptep);
   const hi = m.mem.readHi(sptep);
   if (m.spte.isPresent(lo, hi)) {

@@ -6,6 +6,7 @@ import { role_get } from '../roles';
 import { gfn_to_index } from '../memslots';
 import { kvm_mmu_page_get_gfn, slotOfPage, spte_index, sptep_to_sp } from './pages';
 import { kvm_flush_remote_tlbs } from '../x86_requests';
+import { spp_save } from './spp';
 
 const RMAP_RECYCLE_THRESHOLD = 1000;
 
@@ -69,10 +70,11 @@ export function rmapOf(slot: KvmMemorySlot, gfn: number, level: number): readonl
  */
 export function spte_write_protect(kvm: Kvm, sptep: number, pt_protect: boolean): boolean {
   const m = kvm.machine;
+  const flush = spp_save(m, sptep);
   let lo = m.mem.readLo(sptep);
   let hi = m.mem.readHi(sptep);
   const mmuWritable = m.spte.isMmuWritable(lo, hi);
-  if (!m.spte.isWritable(lo) && !(pt_protect && mmuWritable)) return false;
+  if (!m.spte.isWritable(lo) && !(pt_protect && mmuWritable)) return flush;
   if (pt_protect) {
     lo &= ~m.spte.masks.mmuWritable.lo;
     hi &= ~m.spte.masks.mmuWritable.hi;

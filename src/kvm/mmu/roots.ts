@@ -14,6 +14,7 @@ import {
   make_mmu_pages_available,
 } from './pages';
 import { mmu_alloc_shadow_roots, mmu_alloc_special_roots } from './shadow_roots';
+import { free_sppt_root, mmu_alloc_sppt_root } from './spp';
 import { kvm_tdp_mmu_get_vcpu_root_hpa } from './tdp_mmu';
 import { kvm_tdp_mmu_put_root } from './tdp_mmu_ops';
 import { mmu_sync_children } from './unsync';
@@ -55,6 +56,7 @@ function mmu_alloc_direct_roots(vcpu: KvmVcpu): boolean {
       }
       mmu.root.hpa = mmu.pae_root * 4096;
     }
+    mmu_alloc_sppt_root(vcpu, mmu);
     // A direct root serves every CR3.
     mmu.root.pgd = 0n;
   }
@@ -154,6 +156,7 @@ export function kvm_mmu_free_roots(vcpu: KvmVcpu, mmu: KvmMmu, current: boolean,
       }
     mmu.root.hpa = INVALID_PAGE;
     mmu.root.pgd = 0n;
+    free_sppt_root(kvm, mmu, (hpa) => mmu_free_root_page(kvm, hpa, invalid));
   }
   kvm_mmu_commit_zap_page(kvm, invalid);
   leave(m);

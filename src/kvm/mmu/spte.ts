@@ -9,6 +9,7 @@ import { toPair, type Pair } from '../../words/word';
 import type { MachineConfig } from '../machine';
 import { ACC_ALL, ACC_EXEC, ACC_USER, ACC_WRITE, type KvmMemorySlot, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { kvm_slot_dirty_track_enabled, kvm_vcpu_memslots, mark_page_dirty_in_slot } from '../kvm_main';
+import { spp_mark_new_leaf } from './spp';
 import { mmu_try_to_unsync_pages } from './unsync';
 import { role_get } from '../roles';
 
@@ -325,6 +326,8 @@ export class SpteFormat {
     }
     this.lo = lo >>> 0;
     this.hi = hi >>> 0;
+    if (machine.sppEnabled && spp_mark_new_leaf(machine, slot, gfn, level) && kvm_slot_dirty_track_enabled(slot))
+      mark_page_dirty_in_slot(slot, gfn);
     if (prefetch) this.mark_spte_for_access_track();
     if (this.lo & PT_WRITABLE_LO && kvm_slot_dirty_track_enabled(slot)) mark_page_dirty_in_slot(slot, gfn);
     return wrprot;
