@@ -92,6 +92,8 @@ describe('debugging a scenario', function () {
     const item = await until('a focused frame', () => vscode.debug.activeStackItem);
     assert.equal(item.session.type, 'mmuscope');
     await vscode.commands.executeCommand('workbench.action.closePanel');
+    // The workbench asks for the rest of the stack and for the variables a moment after it shows the stop.
+    await new Promise((done) => setTimeout(done, 1500));
     await harness.screenshot('stopped-at-smm');
   });
 
