@@ -5,6 +5,7 @@ import type { VmExit } from '../hw/exits';
 import { emit, enter, leave } from './machine';
 import { is_smm, type KvmVcpu } from './kvm_host';
 import { x86_emulate_instruction } from './emulate';
+import { kvm_get_msr, kvm_set_msr } from './x86_regs';
 
 /** Interruption information of an event: valid bit, error-code bit, type, vector (both vendors). */
 export function eventInfo(e: { vector: number; type: number; errorCode: number | null } | null, valid = true): number {
@@ -121,4 +122,27 @@ export function complete_pio(vcpu: KvmVcpu, exit: VmExit, handler: string): numb
   m.userExit(vcpu, { reason: 'io', port: io.port, size: io.size, write: io.write, data: io.value, smm });
   leave(m);
   return 0;
+}
+
+/** kvm_emulate_rdmsr(), kvm_emulate_wrmsr(): what handle_msr of either vendor comes down to. */
+export function kvm_emulate_msr(vcpu: KvmVcpu, exit: VmExit): number {
+  const m = vcpu.kvm.machine;
+  const msr = exit.msr;
+  if (!msr) return 1;
+  enter(m, msr.write ? 'kvm_emulate_wrmsr' : 'kvm_emulate_rdmsr', vcpu.vcpu_id, msr);
+  let ok = true;
+  if (msr.write) ok = kvm_set_msr(vcpu, msr.index, msr.value);
+  else {
+    const v = kvm_get_msr(vcpu, msr.index);
+    ok = v !== null;
+    if (v !== null) {
+      vcpu.regs.gpr[0] = v & 0xffffffffn;
+      vcpu.regs.gpr[2] = v >> 32n;
+      vcpu.regs.loaded = v;
+    }
+  }
+  if (ok) skip_emulated_instruction(vcpu, exit);
+  else m.queueException(vcpu, 13, 0, null);
+  leave(m);
+  return 1;
 }

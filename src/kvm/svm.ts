@@ -5,10 +5,17 @@
 import type { VmExit } from '../hw/exits';
 import { emit, enter, leave } from './machine';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
-import { complete_pio, eventInfo, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
+import {
+  complete_pio,
+  eventInfo,
+  exitEvent,
+  guestFaultEvent,
+  kvm_emulate_msr,
+  skip_emulated_instruction,
+} from './exits';
 import { x86_emulate_instruction } from './emulate';
 import { kvm_mmu_page_fault } from './mmu/page_fault';
-import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 } from './x86_regs';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
 
@@ -110,7 +117,7 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
       case 'cr_access':
         return cr_interception(vcpu, exit);
       case 'msr':
-        return msr_interception(vcpu, exit);
+        return kvm_emulate_msr(vcpu, exit);
       case 'invlpg':
         enter(m, 'invlpg_interception', vcpu.vcpu_id, null);
         if (!m.decodeAssists) return leaveWith(x86_emulate_instruction(vcpu, 0n, null));
@@ -200,26 +207,4 @@ function cr_interception(vcpu: KvmVcpu, exit: VmExit): number {
   })();
   leave(m);
   return r;
-}
-
-function msr_interception(vcpu: KvmVcpu, exit: VmExit): number {
-  const m = vcpu.kvm.machine;
-  const msr = exit.msr;
-  if (!msr) return 1;
-  enter(m, msr.write ? 'kvm_emulate_wrmsr' : 'kvm_emulate_rdmsr', vcpu.vcpu_id, msr);
-  let ok = true;
-  if (msr.write) ok = kvm_set_msr(vcpu, msr.index, msr.value);
-  else {
-    const v = kvm_get_msr(vcpu, msr.index);
-    ok = v !== null;
-    if (v !== null) {
-      vcpu.regs.gpr[0] = v & 0xffffffffn;
-      vcpu.regs.gpr[2] = v >> 32n;
-      vcpu.regs.loaded = v;
-    }
-  }
-  if (ok) skip_emulated_instruction(vcpu, exit);
-  else m.queueException(vcpu, 13, 0, null);
-  leave(m);
-  return 1;
 }

@@ -11,7 +11,7 @@ import { is_guest_mode, type KvmVcpu } from './kvm_host';
 import { VMX_INSN_EXITS } from '../hw/vmcs';
 import { nested_vmx_cr_value, nested_vmx_reflect_vmexit, VmxNested } from './vmx_nested';
 import { handle_vmx_instruction } from './vmx_nested_insns';
-import { complete_pio, exitEvent, guestFaultEvent, skip_emulated_instruction } from './exits';
+import { complete_pio, exitEvent, guestFaultEvent, kvm_emulate_msr, skip_emulated_instruction } from './exits';
 import { x86_emulate_instruction } from './emulate';
 import {
   kvm_mmu_page_fault,
@@ -23,7 +23,7 @@ import {
   PFERR_USER,
   PFERR_WRITE,
 } from './mmu/page_fault';
-import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 } from './x86_regs';
 import { vmx_flush_pml_buffer } from './pml';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_spp_setup_structure } from './mmu/spp';
@@ -156,7 +156,7 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
       case 'cr_access':
         return handle_cr(vcpu, exit);
       case 'msr':
-        return handle_msr(vcpu, exit);
+        return kvm_emulate_msr(vcpu, exit);
       case 'invlpg':
         enter(m, 'handle_invlpg', vcpu.vcpu_id, null);
         kvm_mmu_invlpg(vcpu, exit.address ?? 0n);
@@ -290,26 +290,4 @@ function handle_set_cr4(vcpu: KvmVcpu, value: bigint): boolean {
   n.cr4_read_shadow = value;
   vcpu.processor.intercepts.cr4Shadow = value;
   return true;
-}
-
-function handle_msr(vcpu: KvmVcpu, exit: VmExit): number {
-  const m = vcpu.kvm.machine;
-  const msr = exit.msr;
-  if (!msr) return 1;
-  enter(m, msr.write ? 'kvm_emulate_wrmsr' : 'kvm_emulate_rdmsr', vcpu.vcpu_id, msr);
-  let ok = true;
-  if (msr.write) ok = kvm_set_msr(vcpu, msr.index, msr.value);
-  else {
-    const v = kvm_get_msr(vcpu, msr.index);
-    ok = v !== null;
-    if (v !== null) {
-      vcpu.regs.gpr[0] = v & 0xffffffffn;
-      vcpu.regs.gpr[2] = v >> 32n;
-      vcpu.regs.loaded = v;
-    }
-  }
-  if (ok) skip_emulated_instruction(vcpu, exit);
-  else m.queueException(vcpu, 13, 0, null);
-  leave(m);
-  return 1;
 }
