@@ -131,7 +131,11 @@ class EmulatorBus implements Bus {
   }
 
   rmwRead(linear: bigint, size: number): boolean {
-    return this.read(linear, size);
+    const ok = this.read(linear, size);
+    // The read is the first half of a write, and the error code of a fault has to say so (x86_emulate_insn(), v6.1).
+    const e = this.exception_;
+    if (!ok && e?.fault) e.fault.fault_error_code |= PFERR_WRITE;
+    return ok;
   }
 
   rmwWrite(linear: bigint, size: number, old: bigint, value: bigint, locked: boolean): boolean {

@@ -13,6 +13,8 @@ const BACKING_STRIDE_PFNS = 0x40000;
 const KERNEL_FIRST_PFN = 0x8000;
 const HVA_BASE = 0x7f0000000000n;
 const HVA_STRIDE = 0x4000000000n;
+/** Mappings that fit between HVA_BASE and 2^47. */
+const HVA_ABOVE = 4;
 
 /** One mapping of user space memory. */
 export interface Backing {
@@ -62,7 +64,9 @@ export class Host {
     if (size <= 0 || size % unit !== 0)
       throw new Error(`backing "${name}": size 0x${size.toString(16)} is not a multiple of ${opts.huge ? '2M' : '4K'}`);
     const n = this.backings.length;
-    const hva = opts.hva ?? HVA_BASE + BigInt(n) * HVA_STRIDE;
+    // Upwards as far as user addresses go (below 2^47), then down from the first.
+    const place = n < HVA_ABOVE ? n : HVA_ABOVE - 1 - n;
+    const hva = opts.hva ?? HVA_BASE + BigInt(place) * HVA_STRIDE;
     for (const b of this.backings)
       if (hva < b.hva + BigInt(b.size) && b.hva < hva + BigInt(size))
         throw new Error(`backing "${name}" at hva 0x${hva.toString(16)} overlaps backing "${b.name}"`);

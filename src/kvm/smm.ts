@@ -11,6 +11,7 @@ import {
   SMRAM_SAVE_OFFSET,
   SMRAM_SAVE_SIZE,
 } from '../hw/smm-state';
+import { CR0, CR4, EFER } from '../hw/regs';
 import { emit, enter, leave } from './machine';
 import { HF_SMM_INSIDE_NMI_MASK, HF_SMM_MASK, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
@@ -129,6 +130,10 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
     vcpu.regs.copyFrom(image.state);
     vcpu.regs.idtUsed = idtUsed;
     vcpu.smbase = image.smbase;
+    // The save area has no PDPTEs: rsm_enter_protected_mode() loads CR3 and CR0, and those load them from memory.
+    const { cr0, cr3, cr4, efer } = vcpu.regs;
+    if ((cr0 & CR0.PG) !== 0n && (cr4 & CR4.PAE) !== 0n && (efer & EFER.LMA) === 0n)
+      m.readPdptrs(vcpu, cr3)?.forEach((v, i) => (vcpu.regs.pdptrs[i] = v));
     m.registersChanged(vcpu);
     kvm_mmu_reset_context(vcpu);
     leave(m);

@@ -39,6 +39,14 @@ export function mmu_try_to_unsync_pages(
     if (!can_unsync) return -EPERM;
     if (sp.unsync) continue;
     if (prefetch) return -EEXIST;
+    if (role_get(sp.role, kvm.machine.roles.level) > 1) {
+      // Upper tables are write-tracked in their own address space only, so a write to this frame number in the other one comes here. The
+      // kernel WARNs and goes on to mark the page; a sync of it would then take tables for leaves.
+      kvm.machine.warn(
+        `WARN_ON(sp->role.level != PG_LEVEL_4K) in mmu_try_to_unsync_pages(): gfn 0x${gfn.toString(16)} is a guest table of level ${role_get(sp.role, kvm.machine.roles.level)} in the other address space`,
+      );
+      continue;
+    }
     kvm_unsync_page(kvm, sp, vcpu.vcpu_id);
   }
   return 0;
