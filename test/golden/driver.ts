@@ -1,0 +1,114 @@
+/** Runs random operations by the number: seeds in, failures out, with the shortest sequence that still fails. */
+import { CONFIGS, type GoldenConfig } from './layout';
+import { decode, RAW_LIMIT, type Raw } from './operations';
+import { newTally, World, type Audit, type Tally } from './world';
+
+/** Marsaglia's xorshift32: deterministic, and the same everywhere. */
+export class XorShift {
+  private x: number;
+
+  constructor(seed: number) {
+    this.x = Math.imul(seed + 1, 0x9e3779b1) | 0 || 1;
+  }
+
+  next(limit: number): number {
+    let x = this.x;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.x = x;
+    return (x >>> 0) % limit;
+  }
+}
+
+/** The raw operations of a seed. */
+export function rawOperations(seed: number, count: number): Raw[] {
+  const rng = new XorShift(seed);
+  for (let i = 0; i < 8; i++) rng.next(2);
+  const n = (): number => rng.next(0x7fffffff) % RAW_LIMIT;
+  return Array.from({ length: count }, () => [n(), n(), n(), n(), n(), n()]);
+}
+
+export interface Failure {
+  readonly config: GoldenConfig;
+  readonly seed: number;
+  readonly message: string;
+  /** the operations that fail, shortest known */
+  readonly operations: readonly Raw[];
+  /** whether they were shortened */
+  readonly shrunk: boolean;
+}
+
+export interface RunOptions {
+  readonly audit?: Audit | null;
+  readonly tally?: Tally;
+  /** operations between two looks at everything */
+  readonly fullEvery?: number;
+}
+
+/** Runs operations in a new world. @returns what went wrong at which operation, or null */
+export function runOperations(
+  config: GoldenConfig,
+  raws: readonly Raw[],
+  options: RunOptions = {},
+): { at: number; message: string } | null {
+  const world = new World(config, options.tally ?? newTally(), options.audit ?? null, options.fullEvery);
+  let at = 0;
+  try {
+    for (; at < raws.length; at++) world.step(decode(world.mode, raws[at]));
+    world.checkAll();
+    return null;
+  } catch (e) {
+    return { at, message: e instanceof Error ? e.message : String(e) };
+  }
+}
+
+/** A shorter sequence that fails: ever smaller pieces are left out as long as something still goes wrong. */
+export function shrink(
+  config: GoldenConfig,
+  raws: readonly Raw[],
+  options: RunOptions,
+  milliseconds = 20_000,
+): { operations: readonly Raw[]; message: string } {
+  const until = performance.now() + milliseconds;
+  // Looking at everything after each operation finds a failure where it happens.
+  const strict = { ...options, tally: newTally(), fullEvery: 1 };
+  let current = raws;
+  let failed = runOperations(config, current, strict) ?? runOperations(config, current, options);
+  if (!failed) return { operations: raws, message: 'the failure does not come back' };
+  // Only the same failure counts, whatever its addresses are.
+  const kind = (message: string): string => message.replace(/0x[0-9a-f]+|\d+/g, '#').replace(/;.*/, '');
+  const wanted = kind(failed.message);
+  current = current.slice(0, failed.at + 1);
+  for (let size = Math.ceil(current.length / 2); size >= 1 && performance.now() < until;) {
+    let gone = false;
+    for (let from = 0; from < current.length && performance.now() < until;) {
+      const shorter = [...current.slice(0, from), ...current.slice(from + size)];
+      const f = runOperations(config, shorter, strict);
+      if (f && kind(f.message) === wanted) {
+        current = shorter.slice(0, f.at + 1);
+        failed = f;
+        gone = true;
+      } else from += size;
+    }
+    if (size === 1 && !gone) break;
+    size = size === 1 ? 1 : Math.ceil(size / 2);
+  }
+  return { operations: current, message: failed.message };
+}
+
+/** One seed in one mode. @returns null or the failure, shortened */
+export function runSeed(
+  config: GoldenConfig,
+  seed: number,
+  operations: number,
+  options: RunOptions = {},
+): Failure | null {
+  const raws = rawOperations(seed, operations);
+  const failed = runOperations(config, raws, options);
+  if (!failed) return null;
+  const short = shrink(config, raws.slice(0, failed.at + 1), options);
+  return { config, seed, message: short.message, operations: short.operations, shrunk: true };
+}
+
+export { CONFIGS };
