@@ -73,7 +73,6 @@ export function kvm_mmu_page_fault(
   const addr = (BigInt(addrHi) << 32n) | BigInt(addrLo);
   if (error_code & PFERR_RSVD) r = handle_mmio_page_fault(vcpu, addr, direct);
   const cachedMmio = r === RET_PF.EMULATE;
-  const cachedMmio = r === RET_PF.EMULATE;
   if (r === RET_PF.INVALID) {
     r = kvm_mmu_do_page_fault(vcpu, addrLo, addrHi, error_code, error_code_hi);
     if (m.fault.write_fault_to_shadow_pgtable) emulation.writePfToSp = true;
