@@ -3,6 +3,7 @@ import type {
   EventField,
   Deniable,
   Expectation,
+  ExpectAudit,
   ExpectEvent,
   ExpectFault,
   ExpectSpte,
@@ -11,6 +12,7 @@ import type {
   Value,
 } from './generated/ast';
 import { RULES, type RuleId } from '../hw/rules';
+import { AUDIT_RULES } from '../kvm/audit';
 import type { KvmEventKind } from '../kvm/events';
 import type { Findings } from './findings';
 import type { Claim, FieldTest } from './program';
@@ -146,11 +148,48 @@ export function compileClaim(
     }
     case 'ExpectTlb':
       return tlb(node, f);
+    case 'ExpectSubpages': {
+      const access = node.access.map((v) => f.number(v, { what: 'an access map', max: 0xffffffffn }));
+      return access.every((a) => a !== null) ? { kind: 'subpages', access } : null;
+    }
+    case 'ExpectSppte': {
+      const max = node.space === 'gfn' ? (1n << 40n) - 1n : undefined;
+      const given = f.value(node.address, { what: node.space, max });
+      const level = node.level ? f.number(node.level, { what: 'level', max: 4n }) : 1;
+      const raw = f.value(node.raw, { what: 'sppte' });
+      if (given === null || level === null || raw === null) return null;
+      if (level === 0) {
+        f.error('level', node, 'levels of the SPPT are 1 (vectors) to 4: there is no level 0', 'level');
+        return null;
+      }
+      return { kind: 'sppte', gfn: Number(node.space === 'gfn' ? given : given >> 12n), level, raw };
+    }
+    case 'ExpectAudit':
+      return audit(node, f);
     case 'ExpectState':
       return state(node, f);
     default:
       return null;
   }
+}
+
+function audit(node: ExpectAudit, f: Findings): Claim | null {
+  const legal = AUDIT_RULES.map((r) => r.id);
+  const rules = node.rules.filter((r) => r !== 'clean');
+  if (node.rules.length === 0) return null;
+  for (const rule of rules)
+    if (!legal.includes(rule)) {
+      f.error(
+        'unknown-rule',
+        node,
+        `'${rule}' is not a rule of the audit${remedy(rule, ['clean', ...legal])}`,
+        'rules',
+      );
+      return null;
+    }
+  if (rules.length === node.rules.length || node.rules.length === 1) return { kind: 'audit', rules };
+  f.error('unknown-rule', node, '`clean` and rules that do not hold exclude each other', 'rules');
+  return null;
 }
 
 function fault(node: ExpectFault, f: Findings): Claim | null {

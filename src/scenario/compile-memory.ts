@@ -7,7 +7,9 @@ import type {
   FrameRange,
   Invalidate,
   Memslot,
+  Poke,
   Statement as StatementNode,
+  Subpages,
   Value,
   Write,
 } from './generated/ast';
@@ -178,6 +180,41 @@ export function dirtyLogOp(node: DirtyLog, config: MachineConfig, f: Findings): 
   }
   if (gpa !== null) f.error('dirty-log', node, 'KVM_GET_DIRTY_LOG reports a whole slot: leave gpa and size out', 'gpa');
   return { kind: 'dirty-log-get', as_id, id };
+}
+
+/** `subpages set` and `get`. Whether KVM has them is its errno. */
+export function subpagesOp(node: Subpages, f: Findings): Op | null {
+  const gfn = f.number(node.gfn, { what: 'gfn', max: (1n << 40n) - 1n });
+  const count = node.count ? f.number(node.count, { what: 'count', max: 0x10000n }) : null;
+  if (gfn === null || (node.count && count === null)) return null;
+  if (node.action === 'get') return { kind: 'subpages-get', gfn, count: count ?? 1 };
+  if (node.access.length === 0) return null;
+  const access: number[] = [];
+  for (const v of node.access) {
+    const map = f.number(v, { what: 'an access map', max: 0xffffffffn });
+    if (map === null) return null;
+    access.push(map);
+  }
+  if (count !== null && access.length > 1) {
+    f.error('subpages', node, 'several maps are for several pages already: leave `count` out', 'count');
+    return null;
+  }
+  return { kind: 'subpages-set', gfn, access: count === null ? access : new Array<number>(count).fill(access[0]) };
+}
+
+/** `poke spte`: a defect planted into KVM's tables. */
+export function pokeOp(node: Poke, f: Findings): Op | null {
+  const max = node.space === 'gfn' ? (1n << 40n) - 1n : undefined;
+  const given = f.value(node.address, { what: node.space, max });
+  const level = node.level ? f.number(node.level, { what: 'level', max: 5n }) : null;
+  const value = f.value(node.value, { what: 'spte' });
+  if (given === null || value === null || (node.level && level === null)) return null;
+  if (level === 0) {
+    f.error('level', node, 'levels are 1 (4K), 2 (2M), 3 (1G), 4 and 5: there is no level 0', 'level');
+    return null;
+  }
+  const address = node.space === 'gfn' ? given << 12n : given;
+  return { kind: 'poke', space: node.space === 'gva' ? 'gva' : 'gpa', address, level, value };
 }
 
 /** `qword` … `bytes`: what is written where, little endian. */

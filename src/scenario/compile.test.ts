@@ -162,7 +162,7 @@ describe('findings about names and numbers', () => {
     );
     assert.match(
       one('memslot add id 3 gpa 4M size 4K host low flags RO'),
-      /'RO' is not a flag of the memslot flags; .*egal names are LOG_DIRTY_PAGES, READONLY, X86_SMRAM$/,
+      /'RO' is not a flag of the memslot flags; .*egal names are LOG_DIRTY_PAGES, READONLY, X86_SMRAM, X86_NORMAL_ONLY$/,
     );
     assert.match(one('map 0x200000 -> 0 WR'), /'WR' is not a flag of map; /);
     assert.match(

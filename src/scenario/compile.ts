@@ -4,7 +4,17 @@
  */
 import type { MachineConfig } from '../kvm/machine';
 import { compileClaim, isAboutEvents, isAboutIoctl, isAboutRun } from './compile-expect';
-import { addressSpace, backingOp, dirtyLogOp, framesOp, invalidateOp, memslotOp, writeOp } from './compile-memory';
+import {
+  addressSpace,
+  backingOp,
+  dirtyLogOp,
+  framesOp,
+  invalidateOp,
+  memslotOp,
+  pokeOp,
+  subpagesOp,
+  writeOp,
+} from './compile-memory';
 import { guestInsn, mapOp, MAX_MAP, registerWrites, runOp } from './compile-vcpu';
 import { Findings, placeOf } from './findings';
 import type { Frames, Repeat, Scenario, Statement as StatementNode, VcpuAction } from './generated/ast';
@@ -17,9 +27,10 @@ import { MEMSLOT_FLAGS, PTE_FLAGS, REGISTER_FLAGS } from './tables';
 type Draft = { -readonly [K in keyof Statement]: Statement[K] };
 
 /** Statements that do nothing on their own: the last action before them is what an `expect` is about. */
-export const isPassive = (op: Op): boolean => ['machine', 'let', 'expect', 'step', 'note', 'repeat'].includes(op.kind);
+export const isPassive = (op: Op): boolean =>
+  ['machine', 'let', 'expect', 'step', 'note', 'repeat', 'audit'].includes(op.kind);
 /** Statements that are an ioctl with an errno. */
-export const isIoctl = (op: Op): boolean => op.kind.startsWith('memslot-') || op.kind.startsWith('dirty-log-');
+export const isIoctl = (op: Op): boolean => /^(memslot|dirty-log|subpages)-/.test(op.kind);
 /** Statements that run a vCPU. */
 export const isRun = (op: Op): boolean => op.kind === 'insn' || op.kind === 'run';
 
@@ -109,7 +120,7 @@ class Compiler {
       );
     }
     if (op === null) {
-      this.lastActionBroken = !['Constant', 'Expect', 'Step', 'Note', 'Machine'].includes(
+      this.lastActionBroken = !['Constant', 'Expect', 'Step', 'Note', 'Machine', 'Audit'].includes(
         node.$type === 'Vcpu' ? (node.action?.$type ?? 'Vcpu') : node.$type,
       );
       return;
@@ -187,6 +198,10 @@ class Compiler {
         return invalidateOp(node, f);
       case 'DirtyLog':
         return dirtyLogOp(node, this.config, f);
+      case 'Subpages':
+        return subpagesOp(node, f);
+      case 'Audit':
+        return { kind: 'audit' };
       case 'Tables': {
         const address = f.number(node.address, { what: 'the address of tables' });
         const as_id = addressSpace(node.as, f);
@@ -279,6 +294,8 @@ class Compiler {
         return runOp(node, f);
       case 'Smi':
         return { kind: 'smi' };
+      case 'Poke':
+        return pokeOp(node, f);
       case 'Expect': {
         const subject = this.subject();
         if (!prefixed) draft.vcpu = subject !== null && subject.vcpu >= 0 ? subject.vcpu : this.vcpus > 0 ? 0 : -1;
@@ -296,7 +313,7 @@ class Compiler {
           f.error(
             'expect-subject',
             node,
-            `\`expect errno\` is about the ioctl before it, but ${subject ? `\`${firstWords(subject.text)}\` is none` : 'there is none'}: put it after memslot or dirty_log`,
+            `\`expect errno\` is about the ioctl before it, but ${subject ? `\`${firstWords(subject.text)}\` is none` : 'there is none'}: put it after memslot, dirty_log or subpages`,
           );
         } else if (claim.kind === 'dirty' && subject?.op.kind !== 'dirty-log-get') {
           f.error(
@@ -304,6 +321,8 @@ class Compiler {
             node,
             'which pages are dirty is known after dirty_log get: put this line after one',
           );
+        } else if (claim.kind === 'subpages' && subject?.op.kind !== 'subpages-get') {
+          f.error('expect-subject', node, 'access maps are known after subpages get: put this line after one');
         } else if (isAboutEvents(claim) && !subject) {
           f.error(
             'expect-subject',

@@ -1,7 +1,11 @@
 /** Whether what an `expect` claims is so, and what is so instead. */
 import { ruleOf, type RuleId } from '../hw/rules';
+import { auditMachine, findingText, type Finding } from '../kvm/audit';
 import type { KvmEvent } from '../kvm/events';
-import type { KvmVcpu } from '../kvm/kvm_host';
+import { INVALID_PAGE, type KvmVcpu } from '../kvm/kvm_host';
+import { sppt_entry, sppt_root_of } from '../kvm/mmu/spp';
+import { sppteLayout } from '../words/entries';
+import { decodeWord } from '../words/word';
 import type { IoctlResult, Machine, RunResult, UserExit } from '../kvm/machine';
 import { readSpte, readState, readTlb, type SpteReading } from './inspect';
 import { showNumber } from './numbers';
@@ -24,6 +28,8 @@ export interface LastAction {
   readonly ioctl: IoctlResult | null;
   /** frames that a `dirty_log get` reported, rising; null for anything else */
   readonly dirty: readonly number[] | null;
+  /** maps that a `subpages get` reported; null for anything else */
+  readonly subpages: readonly number[] | null;
   /** null: nobody asked for them */
   readonly events: readonly KvmEvent[] | null;
   /** memslot searches during it */
@@ -68,6 +74,10 @@ export function exitText(e: UserExit): string {
     case 'error':
     case 'internal-error':
       return `${e.reason}: ${e.text}`;
+    case 'unknown':
+      return e.text;
+    case 'spp':
+      return `spp gpa ${showNumber(e.gpa)}`;
     default:
       return e.reason;
   }
@@ -181,6 +191,20 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
     }
     case 'tlb':
       return tlb(claim, machine, vcpu);
+    case 'subpages': {
+      const found = last?.subpages ?? null;
+      if (found === null)
+        return {
+          ok: false,
+          actual: last?.ioctl && last.ioctl.errno !== 0 ? last.ioctl.text : 'no subpages get before',
+        };
+      const ok = found.length === claim.access.length && found.every((a, i) => a === claim.access[i]);
+      return { ok, actual: `subpages ${found.map(showNumber).join(' ')}` };
+    }
+    case 'sppte':
+      return sppte(claim, machine, vcpu);
+    case 'audit':
+      return auditVerdict(claim.rules, auditMachine(machine));
     case 'state': {
       const r = readState(machine, vcpu, claim.name, last?.lookups ?? 0);
       return r.value === null
@@ -188,6 +212,23 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
         : { ok: r.value === claim.value, actual: `${claim.name} ${showNumber(r.value)}` };
     }
   }
+}
+
+function sppte(claim: Extract<Claim, { kind: 'sppte' }>, machine: Machine, vcpu: KvmVcpu | null): Verdict {
+  const root = vcpu === null ? INVALID_PAGE : sppt_root_of(vcpu);
+  if (root === INVALID_PAGE) return { ok: false, actual: 'the vCPU has no SPPT now (run an instruction first)' };
+  const at = sppt_entry(machine, root, claim.gfn, claim.level, 'any');
+  if (at === INVALID_PAGE) return { ok: false, actual: `the SPPT has no table of level ${claim.level} for this frame` };
+  const raw = machine.mem.readQ(at);
+  const { summary } = decodeWord(sppteLayout(claim.level), raw);
+  return { ok: raw === claim.raw, actual: `level ${claim.level}: ${showNumber(raw)} (${summary})` };
+}
+
+/** Whether nothing at all, or at least these rules, do not hold. */
+function auditVerdict(rules: readonly string[], findings: readonly Finding[]): Verdict {
+  const found = new Set(findings.map((f) => f.rule));
+  const ok = rules.length === 0 ? findings.length === 0 : rules.every((r) => found.has(r));
+  return { ok, actual: findings.length === 0 ? 'audit clean' : some(findings.map(findingText), '') };
 }
 
 function exits(claim: Extract<Claim, { kind: 'mmio' | 'io' }>, run: RunResult): Verdict {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GrammarAST } from 'langium';
 import { parseScenario } from './parse';
-import { CLAUSES, entryFor, EXAMPLE_PRELUDE, REFERENCE } from './reference';
+import { CLAUSES, entryFor, exampleText, REFERENCE } from './reference';
 import { coreServices, keywords, parseTree, statementWords, syntaxFindings } from './syntax';
 import { EVENT_FIELDS, MACHINE_SETTINGS, REGISTERS, SPTE_FIELDS, SPTE_KINDS, ENDS, STATES } from './tables';
 import { failures, runAll } from './testing/helpers';
@@ -132,7 +132,7 @@ describe('the reference', () => {
 
   for (const e of REFERENCE) {
     it(`${e.words}: the example parses without a finding and comes true`, () => {
-      const text = e.words === 'machine' ? e.example : EXAMPLE_PRELUDE + e.example;
+      const text = exampleText(e);
       assert.deepEqual(parseScenario(text).diagnostics, []);
       assert.deepEqual(failures(runAll(text).outcomes), []);
     });

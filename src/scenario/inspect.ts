@@ -3,6 +3,7 @@ import { CR0, GPR_NAMES } from '../hw/regs';
 import { checkTlb, type CheckedTlbEntry } from '../hw/tlb-stale';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from '../kvm/kvm_host';
 import type { Machine } from '../kvm/machine';
+import { sppt_root_of } from '../kvm/mmu/spp';
 import { cpuRoleLayout, pageRoleLayout } from '../words/roles';
 import { decodeSpte, type DecodedSpte } from '../words/sptes';
 import { fieldOf, type WordLayout } from '../words/word';
@@ -93,6 +94,10 @@ export function readState(machine: Machine, vcpu: KvmVcpu | null, name: string, 
       return roleField(pageRoleLayout(kernel), BigInt(vcpu.mmu.root_role >>> 0), field);
     case 'root_level':
       return ok(fieldOf(pageRoleLayout(kernel), BigInt(vcpu.mmu.root_role >>> 0), 'level'));
+    case 'sppt_root': {
+      const root = sppt_root_of(vcpu);
+      return ok(root === INVALID_PAGE ? (1n << 64n) - 1n : root);
+    }
     case 'root_hpa':
       return ok(vcpu.mmu.root.hpa === INVALID_PAGE ? (1n << 64n) - 1n : vcpu.mmu.root.hpa);
     default:

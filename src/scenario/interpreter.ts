@@ -19,10 +19,12 @@ import {
   type Insn,
 } from '../hw/insn';
 import { RFLAGS } from '../hw/regs';
+import { auditMachine, findingText } from '../kvm/audit';
 import { is_smm, type KvmVcpu } from '../kvm/kvm_host';
 import type { KvmEvent } from '../kvm/events';
 import { Machine, type IoctlResult, type RunResult } from '../kvm/machine';
 import { evaluateClaim, type ExpectResult, type LastAction } from './expectations';
+import { readSpte } from './inspect';
 import { mapPages, unmapPages, type TablePages } from './guest-tables';
 import { composeObservers, EventCollector } from './observers';
 import type { GuestInsn, InsnModifiers, Op, ScenarioProgram, Statement } from './program';
@@ -142,6 +144,16 @@ export class Interpreter {
       case 'note':
         this.advance(this.state.last);
         return outcome;
+      case 'audit': {
+        // An `expect audit` after it says what must come out; without one all rules have to hold.
+        const findings = this.expects(statement, 'audit') ? [] : auditMachine(this.machine).map(findingText);
+        if (findings.length === 0) {
+          this.advance(this.state.last);
+          return outcome;
+        }
+        this.state = { ...this.state, pc: this.program.statements.length, loops: [], steps: this.state.steps + 1 };
+        return { ...outcome, error: findings.join('\n') };
+      }
       case 'repeat':
         this.enterLoop(statement, op);
         return outcome;
@@ -180,6 +192,7 @@ export class Interpreter {
       run: done.run ?? null,
       ioctl: done.ioctl ?? null,
       dirty: done.dirty ?? null,
+      subpages: done.subpages ?? null,
       events,
       lookups: searched,
     };
@@ -200,7 +213,7 @@ export class Interpreter {
   }
 
   /** Whether one of the `expect`s right after a statement is of this kind. */
-  private expects(statement: Statement, kind: 'errno' | 'end'): boolean {
+  private expects(statement: Statement, kind: 'errno' | 'end' | 'audit'): boolean {
     for (let i = statement.index + 1; i < this.program.statements.length; i++) {
       const { op } = this.program.statements[i];
       if (op.kind === 'expect' && op.claim.kind === kind) return true;
@@ -237,6 +250,14 @@ export class Interpreter {
         return this.dirtyLogGet(op.as_id, op.id);
       case 'dirty-log-clear':
         return { ioctl: this.dirtyLogClear(op) };
+      case 'subpages-set': {
+        const { errno, text } = machine.setSubpages(op.gfn, op.access);
+        return { ioctl: { errno, text } };
+      }
+      case 'subpages-get': {
+        const { errno, text, access } = machine.getSubpages(op.gfn, op.count);
+        return { ioctl: { errno, text }, subpages: errno === 0 ? access : undefined };
+      }
       case 'vcpu':
         return attempt(() => {
           const vcpu = machine.addVcpu();
@@ -260,6 +281,7 @@ export class Interpreter {
       case 'map':
       case 'unmap':
       case 'smi':
+      case 'poke':
       case 'insn':
       case 'run': {
         const vcpu = machine.vcpus[statement.vcpu];
@@ -272,7 +294,7 @@ export class Interpreter {
 
   private onVcpu(
     vcpu: KvmVcpu,
-    op: Extract<Op, { kind: 'setregs' | 'map' | 'unmap' | 'smi' | 'insn' | 'run' }>,
+    op: Extract<Op, { kind: 'setregs' | 'map' | 'unmap' | 'smi' | 'poke' | 'insn' | 'run' }>,
     slice: number,
   ): ActionResult {
     const { machine } = this;
@@ -290,6 +312,12 @@ export class Interpreter {
       case 'smi':
         machine.smi(vcpu);
         return {};
+      case 'poke': {
+        const r = readSpte(machine, vcpu, op.space, op.address, op.level);
+        if (typeof r === 'string') return { error: r };
+        machine.mem.writeQ(r.sptep, Number(op.value & 0xffffffffn), Number(op.value >> 32n));
+        return {};
+      }
       case 'insn':
         return { run: this.runInsn(vcpu, toInsn(op.insn), op.modifiers) };
       case 'run':
@@ -427,6 +455,7 @@ interface ActionResult {
   readonly run?: RunResult;
   readonly ioctl?: IoctlResult;
   readonly dirty?: readonly number[];
+  readonly subpages?: readonly number[];
   readonly tables?: TablePages;
   /** a `run` that is not done yet */
   readonly going?: Pick<Going, 'instructions' | 'exits'>;

@@ -67,7 +67,12 @@ export function languagePage(): string {
   for (const group of Object.keys(GROUPS) as ReferenceGroup[]) {
     parts.push(`## ${GROUPS[group]}`);
     for (const e of REFERENCE.filter((r) => r.group === group)) {
-      parts.push(`### ${e.words}`, fence(e.syntax), e.doc, fence(e.example));
+      parts.push(
+        `### ${e.words}`,
+        fence(e.syntax),
+        e.doc,
+        fence(e.kernel ? `# with kernel ${e.kernel}\n${e.example}` : e.example),
+      );
       if (e.words === 'machine') parts.push(...machineTables());
     }
   }

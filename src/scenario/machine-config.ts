@@ -112,6 +112,12 @@ function exclusions(read: Settings, seen: ReadonlyMap<string, MachineSetting>, f
         `kernel ${caps.kernel.name} has no TDP MMU (it came with v5.10): write tdp_mmu off`,
       );
   }
+  if (read.switches.get('spp') && (caps.spp === 'absent' || vendor === 'amd' || read.paging === 'shadow'))
+    findings.error(
+      'setting-value',
+      seen.get('spp'),
+      'sub-page permissions need a kernel that has them and EPT: write kernel spp-rfc-2018 or spp-v12, vendor intel, paging ept',
+    );
   const guest = read.numbers.get('guest_maxphyaddr');
   const host = read.numbers.get('maxphyaddr') ?? (vendor === 'intel' ? 46 : 48);
   if (guest !== undefined && guest > host) {
@@ -162,6 +168,7 @@ function toConfig(read: Settings): MachineConfig {
     ...(read.numbers.has('tss_addr') ? { tss_addr: read.numbers.get('tss_addr') } : {}),
     dirtyLogManualProtect: dirty.length > 0,
     dirtyLogInitiallySet: dirty.includes('initially-set'),
+    spp: on('spp', d.spp),
     smram_design: (read.names.get('smram')?.[0] ?? smram) as MachineConfig['smram_design'],
   };
 }

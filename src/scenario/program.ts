@@ -124,6 +124,12 @@ export type Claim =
       readonly gpa: number;
       readonly value: bigint;
     }
+  /** maps that the last `subpages get` reported */
+  | { readonly kind: 'subpages'; readonly access: readonly number[] }
+  /** an entry of the sub-page permission table */
+  | { readonly kind: 'sppte'; readonly gfn: number; readonly level: number; readonly raw: bigint }
+  /** rules that do not hold; empty: all hold */
+  | { readonly kind: 'audit'; readonly rules: readonly string[] }
   /** frames that the last `dirty_log get` reported, rising; empty: none */
   | { readonly kind: 'dirty'; readonly gfns: readonly number[] }
   /** what the vCPU's TLB holds for a linear address; absent: nothing */
@@ -192,6 +198,17 @@ export type Op =
       readonly id: number;
       /** part of the slot; null: all of it */
       readonly part: { readonly gpa: number; readonly size: number } | null;
+    }
+  | { readonly kind: 'subpages-set'; readonly gfn: number; readonly access: readonly number[] }
+  | { readonly kind: 'subpages-get'; readonly gfn: number; readonly count: number }
+  | { readonly kind: 'audit' }
+  | {
+      readonly kind: 'poke';
+      readonly space: 'gpa' | 'gva';
+      readonly address: bigint;
+      /** null: the level where the walk ends */
+      readonly level: number | null;
+      readonly value: bigint;
     }
   | { readonly kind: 'insn'; readonly insn: GuestInsn; readonly modifiers: InsnModifiers }
   | {

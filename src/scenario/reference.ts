@@ -17,6 +17,8 @@ export interface ReferenceEntry {
   readonly doc: string;
   /** lines that parse without a finding after {@link EXAMPLE_PRELUDE} */
   readonly example: string;
+  /** kernel of the prelude, where the example needs another one */
+  readonly kernel?: string;
 }
 
 /** What the examples take as given. */
@@ -37,6 +39,12 @@ map 0 -> 0 W count 64
 map 0x209000 -> uart W
 load 4 [0x1000]
 `;
+
+/** An entry's example as a scenario that runs. */
+export const exampleText = (e: ReferenceEntry): string =>
+  e.words === 'machine'
+    ? e.example
+    : EXAMPLE_PRELUDE.replace('kernel v6.1', `kernel ${e.kernel ?? 'v6.1'}`) + e.example;
 
 /** Titles of the groups, in the order of the reference. */
 export const GROUPS: Readonly<Record<ReferenceGroup, string>> = {
@@ -178,6 +186,32 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     syntax: 'dirty_log clear (as AS)? id ID (gpa GPA size SIZE)?',
     doc: 'KVM_CLEAR_DIRTY_LOG of a slot or a part of it: clears the bits and arms the pages again. Goes with `dirty_log manual-protect` in the machine block.',
     example: 'memslot flags id 0 LOG_DIRTY_PAGES\ndirty_log clear id 0 gpa 0 size 256K',
+  },
+  {
+    words: 'subpages set',
+    rule: 'Subpages',
+    group: 'memory',
+    syntax: 'subpages set gfn GFN access MAP … (count N)?',
+    doc: 'KVM_SUBPAGES_SET_ACCESS: an access map for each page from GFN on, or one for N pages. Bit i of a map is 1 if the 128 bytes at 128 * i are writable. Kernels spp-rfc-2018 and spp-v12 with EPT have it.',
+    example: 'subpages set gfn 5 access 0xfffffffe\nstore 4 [0x5000] = 1\nexpect end spp',
+    kernel: 'spp-v12',
+  },
+  {
+    words: 'subpages get',
+    rule: 'Subpages',
+    group: 'memory',
+    syntax: 'subpages get gfn GFN (count N)?',
+    doc: 'KVM_SUBPAGES_GET_ACCESS. What it reports is tested with `expect subpages`.',
+    example: 'subpages get gfn 5 count 2\nexpect subpages 0xffffffff 0xffffffff',
+    kernel: 'spp-v12',
+  },
+  {
+    words: 'audit',
+    rule: 'Audit',
+    group: 'order',
+    syntax: 'audit',
+    doc: 'Checks all invariants of KVM’s MMU (docs/audit.md). One that does not hold ends the scenario, unless an `expect audit` follows.',
+    example: 'audit',
   },
   {
     words: 'vcpu',
@@ -396,6 +430,14 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     example: 'smi',
   },
   {
+    words: 'poke spte',
+    rule: 'Poke',
+    group: 'order',
+    syntax: '(vcpu N:)? poke spte gfn|gpa|gva ADDRESS (level LEVEL)? = VALUE',
+    doc: 'Overwrites an entry of the tables that the processor walks for the vCPU, behind KVM’s back: to see what a defect does, and that the audit finds it. Nothing is flushed.',
+    example: 'poke spte gfn 1 level 1 = 0',
+  },
+  {
     words: 'repeat',
     rule: 'Repeat',
     group: 'order',
@@ -535,6 +577,32 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     example: 'expect tlb 0x1000 fresh\nunmap 0x1000\nexpect tlb 0x1000 stale\ninvlpg [0x1000]\nexpect no tlb 0x1000',
   },
   {
+    words: 'expect subpages',
+    rule: 'ExpectSubpages',
+    group: 'expect',
+    syntax: 'expect subpages MAP …',
+    doc: 'The access maps that the `subpages get` before it reported.',
+    example: 'subpages set gfn 5 access 3\nsubpages get gfn 5\nexpect subpages 3',
+    kernel: 'spp-v12',
+  },
+  {
+    words: 'expect sppte',
+    rule: 'ExpectSppte',
+    group: 'expect',
+    syntax: 'expect sppte gfn|gpa ADDRESS (level LEVEL)? = VALUE',
+    doc: 'The raw entry for a frame in the sub-page permission table; level 1, the vector of the page, unless given.',
+    example: 'subpages set gfn 5 access 3\nstore 4 [0x5000] = 1\nexpect sppte gfn 5 = 0b101',
+    kernel: 'spp-v12',
+  },
+  {
+    words: 'expect audit',
+    rule: 'ExpectAudit',
+    group: 'expect',
+    syntax: 'expect audit clean|RULE …',
+    doc: 'All invariants of KVM’s MMU hold now, or these at least do not (docs/audit.md lists them).',
+    example: 'expect audit clean\npoke spte gfn 1 level 1 = 0x600000000999877\nexpect audit A3',
+  },
+  {
     words: 'expect',
     rule: 'ExpectState',
     group: 'expect',
@@ -575,6 +643,7 @@ export const CLAUSES: Readonly<Record<string, string>> = {
   event: 'An event of the run: a trace event of KVM by its name, or an event of the processor.',
   port: 'I/O port.',
   tlb: 'Translations that the processor remembers until they are flushed.',
+  access: 'Access maps of pages: bit i is 1 if the 128 bytes at 128 * i are writable.',
   why: 'The rule that ended a page walk.',
 };
 

@@ -15,7 +15,7 @@ describe('sentences of syntax errors', () => {
     says('memslt add id 0', "1:1 'memslt' does not begin a statement; did you mean 'memslot'?");
     assert.match(
       messages('frobnicate 1')[0],
-      /^1:1 'frobnicate' does not begin a statement; it can be backing, byte, .* or wrpkru$/,
+      /^1:1 'frobnicate' does not begin a statement; it can be audit, backing, byte, .* or wrpkru$/,
     );
     says('repeat 2 {\n  lod 4 [0]\n}', "2:3 'lod' does not begin a statement; did you mean 'load'?");
     says(

@@ -156,6 +156,7 @@ function usage(line: string): { syntax: string; words: readonly string[] } | nul
   const first = list[0] === 'vcpu' && list[2] === ':' ? list[3] : list[0];
   if (first === 'memslot')
     return { syntax: 'memslot add|move|flags|delete (as AS)? id ID …', words: ['add', 'move', 'flags', 'delete'] };
+  if (first === 'subpages') return { syntax: 'subpages set|get gfn GFN …', words: ['set', 'get'] };
   if (first === 'dirty_log') return { syntax: 'dirty_log get|clear (as AS)? id ID', words: ['get', 'clear'] };
   return null;
 }

@@ -4,7 +4,7 @@
  */
 import { CR0, CR4, EFER, GPR_NAMES, MSR, RFLAGS } from '../hw/regs';
 import { QUIRKS } from '../hw/features';
-import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEM_X86_SMRAM } from '../kvm/kvm_host';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEM_X86_NORMAL_ONLY, KVM_MEM_X86_SMRAM } from '../kvm/kvm_host';
 import { KERNEL_ERAS } from '../words/kernels';
 
 /** A named bit. */
@@ -94,7 +94,12 @@ export const MEMSLOT_FLAGS: readonly Flag[] = [
   {
     name: 'X86_SMRAM',
     bit: BigInt(KVM_MEM_X86_SMRAM),
-    doc: 'visible in SMM only; needs the RFC of 2015 (kernel seed3)',
+    doc: 'visible in SMM only; needs smram flag or three-state (the RFC of 2015, kernel seed3)',
+  },
+  {
+    name: 'X86_NORMAL_ONLY',
+    bit: BigInt(KVM_MEM_X86_NORMAL_ONLY),
+    doc: 'hidden in SMM; needs smram three-state. The proposal gave the flag no name',
   },
 ];
 
@@ -163,11 +168,13 @@ export const EXCEPTIONS: Readonly<
 
 /** Linux errno values that the ioctls of the model return. */
 export const ERRNOS: Readonly<Record<string, number>> = {
+  EPERM: 1,
   ENOENT: 2,
   ENXIO: 6,
   ENOMEM: 12,
   EFAULT: 14,
   EEXIST: 17,
+  ENODEV: 19,
   EINVAL: 22,
 };
 
@@ -177,6 +184,7 @@ export const ENDS: Readonly<Record<string, string>> = {
   fault: 'an exception was delivered to the guest',
   io: 'KVM_EXIT_IO',
   hlt: 'KVM_EXIT_HLT',
+  spp: 'a write to a sub-page without permission: KVM_EXIT_SPP',
   shutdown: 'triple fault: KVM_EXIT_SHUTDOWN',
   error: 'KVM_EXIT_INTERNAL_ERROR',
   limit: 'the limit of steps was reached',
@@ -366,6 +374,12 @@ export const MACHINE_SETTINGS: readonly MachineSettingInfo[] = [
     default: 'as the kernel',
   },
   {
+    name: 'spp',
+    kind: 'switch',
+    doc: 'sub-page write permissions (kernels spp-rfc-2018 and spp-v12, with EPT)',
+    default: 'on in those kernels',
+  },
+  {
     name: 'dirty_log',
     kind: 'names',
     doc: 'KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2',
@@ -481,6 +495,7 @@ export const STATES: Readonly<Record<string, string>> = {
   cpu_role: 'cpu_role of the current MMU, with .field for one of its fields',
   root_role: 'root_role (mmu_role.base before v5.19) of the current MMU, with .field',
   root_level: 'level of the current root',
+  sppt_root: 'host-physical address of the SPPT (SPPTP, VMCS field 0x2030); all ones when there is none',
   root_hpa: 'host-physical address of the current root; all ones when there is none',
   generation: 'memslot generation of address space 0; generation.1 for address space 1',
   memslots: 'number of memslots in address space 0; memslots.1 for address space 1',

@@ -29,9 +29,11 @@ export type MmuKeywordNames =
     | "["
     | "]"
     | "ac"
+    | "access"
     | "add"
     | "as"
     | "at"
+    | "audit"
     | "backing"
     | "byte"
     | "bytes"
@@ -84,6 +86,7 @@ export type MmuKeywordNames =
     | "nop"
     | "note"
     | "out"
+    | "poke"
     | "port"
     | "qword"
     | "rdmsr"
@@ -93,13 +96,16 @@ export type MmuKeywordNames =
     | "rmw"
     | "rsm"
     | "run"
+    | "set"
     | "setregs"
     | "size"
     | "smi"
+    | "sppte"
     | "spte"
     | "stac"
     | "step"
     | "store"
+    | "subpages"
     | "tables"
     | "times"
     | "tlb"
@@ -120,6 +126,19 @@ export type MmuKeywordNames =
     | "}";
 
 export type MmuTokenNames = MmuTerminalNames | MmuKeywordNames;
+
+export interface Audit extends langium.AstNode {
+    readonly $container: Repeat | Scenario;
+    readonly $type: 'Audit';
+}
+
+export const Audit = {
+    $type: 'Audit'
+} as const;
+
+export function isAudit(item: unknown): item is Audit {
+    return reflection.isInstance(item, Audit.$type);
+}
 
 export interface Backing extends langium.AstNode {
     readonly $container: Repeat | Scenario;
@@ -239,7 +258,7 @@ export function isExpect(item: unknown): item is Expect {
     return reflection.isInstance(item, Expect.$type);
 }
 
-export type Expectation = ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectTlb | ExpectValue | ExpectWhy;
+export type Expectation = ExpectAudit | ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | ExpectWhy;
 
 export const Expectation = {
     $type: 'Expectation'
@@ -247,6 +266,21 @@ export const Expectation = {
 
 export function isExpectation(item: unknown): item is Expectation {
     return reflection.isInstance(item, Expectation.$type);
+}
+
+export interface ExpectAudit extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectAudit';
+    rules: Array<string>;
+}
+
+export const ExpectAudit = {
+    $type: 'ExpectAudit',
+    rules: 'rules'
+} as const;
+
+export function isExpectAudit(item: unknown): item is ExpectAudit {
+    return reflection.isInstance(item, ExpectAudit.$type);
 }
 
 export interface ExpectDirty extends langium.AstNode {
@@ -408,6 +442,27 @@ export function isExpectMmio(item: unknown): item is ExpectMmio {
     return reflection.isInstance(item, ExpectMmio.$type);
 }
 
+export interface ExpectSppte extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectSppte';
+    address: Value;
+    level?: Value;
+    raw: Value;
+    space: 'gfn' | 'gpa';
+}
+
+export const ExpectSppte = {
+    $type: 'ExpectSppte',
+    address: 'address',
+    level: 'level',
+    raw: 'raw',
+    space: 'space'
+} as const;
+
+export function isExpectSppte(item: unknown): item is ExpectSppte {
+    return reflection.isInstance(item, ExpectSppte.$type);
+}
+
 export interface ExpectSpte extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectSpte';
@@ -448,6 +503,21 @@ export const ExpectState = {
 
 export function isExpectState(item: unknown): item is ExpectState {
     return reflection.isInstance(item, ExpectState.$type);
+}
+
+export interface ExpectSubpages extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectSubpages';
+    access: Array<Value>;
+}
+
+export const ExpectSubpages = {
+    $type: 'ExpectSubpages',
+    access: 'access'
+} as const;
+
+export function isExpectSubpages(item: unknown): item is ExpectSubpages {
+    return reflection.isInstance(item, ExpectSubpages.$type);
 }
 
 export interface ExpectTlb extends langium.AstNode {
@@ -497,10 +567,10 @@ export function isExpectWhy(item: unknown): item is ExpectWhy {
     return reflection.isInstance(item, ExpectWhy.$type);
 }
 
-export type FieldName = 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'write' | string;
+export type FieldName = 'access' | 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'write' | string;
 
 export function isFieldName(item: unknown): item is FieldName {
-    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || item === 'vcpu' || item === 'end' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
+    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || item === 'vcpu' || item === 'end' || item === 'access' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
 export type FieldWord = 'delete' | 'flags' | 'hlt' | 'io' | 'no' | 'spte';
@@ -755,6 +825,27 @@ export function isNoTlb(item: unknown): item is NoTlb {
     return reflection.isInstance(item, NoTlb.$type);
 }
 
+export interface Poke extends langium.AstNode {
+    readonly $container: Repeat | Scenario | Vcpu;
+    readonly $type: 'Poke';
+    address: Value;
+    level?: Value;
+    space: 'gfn' | 'gpa' | 'gva';
+    value: Value;
+}
+
+export const Poke = {
+    $type: 'Poke',
+    address: 'address',
+    level: 'level',
+    space: 'space',
+    value: 'value'
+} as const;
+
+export function isPoke(item: unknown): item is Poke {
+    return reflection.isInstance(item, Poke.$type);
+}
+
 export interface RegisterAssignment extends langium.AstNode {
     readonly $container: Run;
     readonly $type: 'RegisterAssignment';
@@ -895,7 +986,7 @@ export function isSpteKind(item: unknown): item is SpteKind {
     return item === 'mmio' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
-export type Statement = Backing | Constant | DirtyLog | Frames | Invalidate | Machine | Memslot | Note | Repeat | Step | Tables | Vcpu | VcpuAction | Write;
+export type Statement = Audit | Backing | Constant | DirtyLog | Frames | Invalidate | Machine | Memslot | Note | Repeat | Step | Subpages | Tables | Vcpu | VcpuAction | Write;
 
 export const Statement = {
     $type: 'Statement'
@@ -920,6 +1011,27 @@ export const Step = {
 
 export function isStep(item: unknown): item is Step {
     return reflection.isInstance(item, Step.$type);
+}
+
+export interface Subpages extends langium.AstNode {
+    readonly $container: Repeat | Scenario;
+    readonly $type: 'Subpages';
+    access: Array<Value>;
+    action: 'get' | 'set';
+    count?: Value;
+    gfn: Value;
+}
+
+export const Subpages = {
+    $type: 'Subpages',
+    access: 'access',
+    action: 'action',
+    count: 'count',
+    gfn: 'gfn'
+} as const;
+
+export function isSubpages(item: unknown): item is Subpages {
+    return reflection.isInstance(item, Subpages.$type);
 }
 
 export interface Tables extends langium.AstNode {
@@ -975,7 +1087,7 @@ export function isUnmapPages(item: unknown): item is UnmapPages {
 
 /** `0x1000`, `PG|WP|PE`, `uart+4`, `low+0x1000`. What a name means depends on the place: a constant, a backing, a flag. */
 export interface Value extends langium.AstNode {
-    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSpte | ExpectState | ExpectTlb | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | NoTlb | RegisterAssignment | RegisterSetting | Repeat | Run | Tables | UnmapPages | Vcpu | Write;
+    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | NoTlb | Poke | RegisterAssignment | RegisterSetting | Repeat | Run | Subpages | Tables | UnmapPages | Vcpu | Write;
     readonly $type: 'Value';
     operators: Array<'+' | '|'>;
     terms: Array<Term>;
@@ -1011,7 +1123,7 @@ export function isVcpu(item: unknown): item is Vcpu {
 }
 
 /** What happens on a vCPU: on vCPU 0, or with `vcpu N:` before it on another. */
-export type VcpuAction = Expect | Insn | MapPages | Run | SetRegs | Smi | UnmapPages;
+export type VcpuAction = Expect | Insn | MapPages | Poke | Run | SetRegs | Smi | UnmapPages;
 
 export const VcpuAction = {
     $type: 'VcpuAction'
@@ -1045,12 +1157,14 @@ export function isWrite(item: unknown): item is Write {
 }
 
 export type MmuAstType = {
+    Audit: Audit
     Backing: Backing
     Constant: Constant
     Deniable: Deniable
     DirtyLog: DirtyLog
     EventField: EventField
     Expect: Expect
+    ExpectAudit: ExpectAudit
     ExpectDirty: ExpectDirty
     ExpectEnd: ExpectEnd
     ExpectErrno: ExpectErrno
@@ -1060,8 +1174,10 @@ export type MmuAstType = {
     ExpectIo: ExpectIo
     ExpectMemory: ExpectMemory
     ExpectMmio: ExpectMmio
+    ExpectSppte: ExpectSppte
     ExpectSpte: ExpectSpte
     ExpectState: ExpectState
+    ExpectSubpages: ExpectSubpages
     ExpectTlb: ExpectTlb
     ExpectValue: ExpectValue
     ExpectWhy: ExpectWhy
@@ -1079,6 +1195,7 @@ export type MmuAstType = {
     NoFault: NoFault
     NoTlb: NoTlb
     Note: Note
+    Poke: Poke
     RegisterAssignment: RegisterAssignment
     RegisterSetting: RegisterSetting
     Repeat: Repeat
@@ -1088,6 +1205,7 @@ export type MmuAstType = {
     Smi: Smi
     Statement: Statement
     Step: Step
+    Subpages: Subpages
     Tables: Tables
     Term: Term
     UnmapPages: UnmapPages
@@ -1099,6 +1217,12 @@ export type MmuAstType = {
 
 export class MmuAstReflection extends langium.AbstractAstReflection {
     override readonly types = {
+        Audit: {
+            name: Audit.$type,
+            properties: {
+            },
+            superTypes: [Statement.$type]
+        },
         Backing: {
             name: Backing.$type,
             properties: {
@@ -1191,6 +1315,16 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 }
             },
             superTypes: [VcpuAction.$type]
+        },
+        ExpectAudit: {
+            name: ExpectAudit.$type,
+            properties: {
+                rules: {
+                    name: ExpectAudit.rules,
+                    defaultValue: []
+                }
+            },
+            superTypes: [Expectation.$type]
         },
         ExpectDirty: {
             name: ExpectDirty.$type,
@@ -1311,6 +1445,24 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Deniable.$type, Expectation.$type]
         },
+        ExpectSppte: {
+            name: ExpectSppte.$type,
+            properties: {
+                address: {
+                    name: ExpectSppte.address
+                },
+                level: {
+                    name: ExpectSppte.level
+                },
+                raw: {
+                    name: ExpectSppte.raw
+                },
+                space: {
+                    name: ExpectSppte.space
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
         ExpectSpte: {
             name: ExpectSpte.$type,
             properties: {
@@ -1344,6 +1496,16 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 },
                 value: {
                     name: ExpectState.value
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
+        ExpectSubpages: {
+            name: ExpectSubpages.$type,
+            properties: {
+                access: {
+                    name: ExpectSubpages.access,
+                    defaultValue: []
                 }
             },
             superTypes: [Expectation.$type]
@@ -1579,6 +1741,24 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Statement.$type]
         },
+        Poke: {
+            name: Poke.$type,
+            properties: {
+                address: {
+                    name: Poke.address
+                },
+                level: {
+                    name: Poke.level
+                },
+                space: {
+                    name: Poke.space
+                },
+                value: {
+                    name: Poke.value
+                }
+            },
+            superTypes: [VcpuAction.$type]
+        },
         RegisterAssignment: {
             name: RegisterAssignment.$type,
             properties: {
@@ -1679,6 +1859,25 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 },
                 text: {
                     name: Step.text
+                }
+            },
+            superTypes: [Statement.$type]
+        },
+        Subpages: {
+            name: Subpages.$type,
+            properties: {
+                access: {
+                    name: Subpages.access,
+                    defaultValue: []
+                },
+                action: {
+                    name: Subpages.action
+                },
+                count: {
+                    name: Subpages.count
+                },
+                gfn: {
+                    name: Subpages.gfn
                 }
             },
             superTypes: [Statement.$type]
