@@ -185,10 +185,33 @@ describe('command line', function () {
     );
   });
 
+  it('audits: the end of a scenario, each statement, the points of mmu_audit.c', async () => {
+    const clean = await cli('audit', file('good.mmu', GOOD));
+    assert.equal(clean.code, 0);
+    assert.match(clean.out.join('\n'), /^\S*good\.mmu: 9 statements: clean$/);
+    const points = await cli('audit', '--points', file('good.mmu', GOOD));
+    assert.match(points.out.join('\n'), /9 statements, \d+ points: clean$/);
+    const defect = file('defect.mmu', `${GOOD}poke spte gfn 1 level 1 = 0x600000000999877\nnop\n`);
+    const found = await cli('audit', defect);
+    assert.equal(found.code, 1);
+    assert.match(
+      found.out[0],
+      /defect\.mmu:11: at the end: A3: page of gfn 0x0, level 1, .* entry 1 = 0x600000000999877: /,
+    );
+    assert.match(found.out[1], /11 statements: 1 finding$/);
+    const each = await cli('audit', '--each', defect);
+    assert.match(each.out[0], /defect\.mmu:10: A3: /);
+    assert.equal(each.out.length, 2, 'a defect that stays is told once');
+    const json = JSON.parse((await cli('audit', '--json', defect)).out[0]) as Record<string, unknown>;
+    assert.equal(json.rule, 'A3');
+    assert.equal(json.spte, '0x600000000999877');
+    assert.equal(json.index, 1);
+  });
+
   it('knows its version and its commands', async () => {
     assert.match((await cli('--version')).out[0], /^\d+\.\d+\.\d+$/);
     const help = (await cli('--help')).out.join('\n');
-    for (const command of ['run', 'check', 'walk', 'decode', 'dap'])
+    for (const command of ['run', 'audit', 'check', 'walk', 'decode', 'dap'])
       assert.match(help, new RegExp(`^  ${command} `, 'm'));
   });
 });

@@ -10,6 +10,7 @@ import { TargetError } from '../targets/target';
 import { WordError } from '../words/address';
 import { decodableWords } from '../words/explain';
 import { parseKernel } from '../words/kernels';
+import { auditScenario, type AuditOptions } from './audit';
 import { decodeCommand, type DecodeOptions } from './decode';
 import { runScenario, type RunOptions } from './run';
 import { CliError, type Output, paint } from './terminal';
@@ -67,6 +68,26 @@ export function commandLine(output: Output, setExit: (code: number) => void): Co
       const program = await loadScenario(request(file, options), (path) => files.read(path));
       const { failed, errors } = runScenario(program, options, output);
       setExit(failed + errors > 0 ? 1 : 0);
+    });
+
+  cli
+    .command('audit')
+    .description('run a scenario and check the invariants of KVM’s MMU at its end (docs/audit.md)')
+    .argument('<file>', 'scenario (.mmu)')
+    .option('--each', 'after each statement, too')
+    .option(
+      '--points',
+      'also before and after each page fault, guest-table write and sync, as the kernel’s mmu_audit.c did',
+    )
+    .option('--json', 'one JSON object per finding')
+    .addOption(
+      new Option('--statements <n>', 'stop after so many statements (for endless scenarios)').argParser(wholeNumber),
+    )
+    .addOption(kernelOption())
+    .addOption(vendorOption())
+    .action(async (file: string, options: AuditOptions & MachineOptions) => {
+      const program = await loadScenario(request(file, options), (path) => files.read(path));
+      setExit(auditScenario(program, options, output) > 0 ? 1 : 0);
     });
 
   cli

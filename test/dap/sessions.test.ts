@@ -302,6 +302,8 @@ describe('debug sessions', function () {
       'cr3',
       '0x200000 in slot(1)',
       'vmcs.EPTP',
+      'audit',
+      'audit A1 A3',
     ]) {
       await repl(text);
     }
@@ -315,6 +317,7 @@ describe('debug sessions', function () {
       'gpa 0xa0000',
       'gpa 0 as 5',
       'decode 5 as spde',
+      'audit A9',
       '1 +',
     ]) {
       await s.fails('evaluate', { expression: text, frameId, context: 'repl' });

@@ -1,6 +1,7 @@
 /** The names that conditions, logpoints and the debug console know: registers, state of the vCPU, words of its MMUs. */
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmMmu, type KvmVcpu } from '../../kvm/kvm_host';
 import type { Machine } from '../../kvm/machine';
+import { memslots_of_mode } from '../../kvm/smram';
 import { mmuWords } from '../../words/roles';
 import type { WordLayout } from '../../words/word';
 import { fieldOf } from '../../words/word';
@@ -19,7 +20,7 @@ const FACTS: Readonly<Record<string, (vcpu: KvmVcpu) => ExprValue>> = {
   root_hpa: (v) => (v.mmu.root.hpa === INVALID_PAGE ? null : BigInt(v.mmu.root.hpa)),
   mmio_gfn: (v) => BigInt(v.mmio_gfn),
   mmio_gva: (v) => v.mmio_gva,
-  generation: (v) => BigInt(v.kvm.memslots[addressSpaceOf(v)]?.generation ?? 0),
+  generation: (v) => BigInt(memslots_of_mode(v.kvm, is_smm(v)).generation),
 };
 
 const MMUS = ['root_mmu', 'guest_mmu', 'nested_mmu'] as const;
@@ -100,7 +101,7 @@ function stateEnv(m: Machine, index: number, words: readonly RoleWord[]): ExprEn
     call: (_, [id, as]): readonly ExprRange[] | null => {
       if (typeof id !== 'bigint') return null;
       const asId = typeof as === 'bigint' ? Number(as) : vcpu ? addressSpaceOf(vcpu) : 0;
-      const slot = m.kvm.memslots[asId]?.slots.find((s) => BigInt(s.id) === id);
+      const slot = (m.kvm.memslots[asId] ?? m.kvm.memslots[0]).slots.find((s) => BigInt(s.id) === id);
       if (!slot) return [];
       const first = BigInt(slot.base_gfn) << 12n;
       return [[first, first + (BigInt(slot.npages) << 12n) - 1n]];

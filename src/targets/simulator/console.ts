@@ -2,6 +2,7 @@
  * What the debug console understands: commands (walk, decode, gpa …), names of state (`root_mmu.root_role.level`), and
  * expressions. Every answer is a tree node, so that it can be opened like a variable.
  */
+import { AUDIT_RULES, auditRule, findingPath, findingText, type Finding } from '../../kvm/audit';
 import { formatHex, parseNumber } from '../../words/address';
 import { decodableWords, explain } from '../../words/explain';
 import { compileExpr, type ExprScope, exprText } from '../expr';
@@ -35,6 +36,8 @@ export interface ConsoleHost {
     fetch: boolean;
     user?: boolean;
   }): TreeNode;
+  /** the invariants of KVM's MMU, all or those named, in the state where the debugger stands */
+  audit(rules: readonly string[] | undefined): Finding[];
   readMemory(ref: MemoryRef, count: number): { data: Uint8Array; unreadable: number };
   slotText(asId: number, gpa: bigint): string;
   addressSpaces(): number;
@@ -80,8 +83,28 @@ const COMMANDS: readonly Command[] = [
     meaning: 'what a number means; words: spte, role, cr0, pferr …',
     run: decode,
   },
+  {
+    name: 'audit',
+    usage: 'audit [RULE …]',
+    meaning: 'check the invariants of KVM’s MMU in this state (docs/audit.md lists them)',
+    run: audit,
+  },
   { name: 'help', usage: 'help', meaning: 'this list', run: help },
 ];
+
+function audit(host: ConsoleHost, words: string[]): TreeNode {
+  const legal = AUDIT_RULES.map((r) => r.id);
+  const rules = words.map((w) => w.replace(/,$/, ''));
+  const unknown = rules.find((r) => !legal.includes(r));
+  if (unknown !== undefined)
+    throw new TargetError(`'${unknown}' is not a rule of the audit: the rules are ${legal.join(', ')}`);
+  const findings = host.audit(rules.length > 0 ? rules : undefined);
+  if (findings.length === 0) return leaf('audit', rules.length > 0 ? `${rules.join(', ')}: clean` : 'clean');
+  const nodes = findings.map((f) =>
+    leaf(f.rule, `${findingPath(f)}${findingPath(f) ? ': ' : ''}${f.why}`, { type: auditRule(f.rule).sentence }),
+  );
+  return struct('audit', findings.map(findingText).join('\n'), () => nodes);
+}
 
 function help(): TreeNode {
   const width = Math.max(...COMMANDS.map((c) => c.usage.length));

@@ -3,11 +3,12 @@ import { construct_eptp } from '../../kvm/hw_setup';
 import { INVALID_PAGE, type KvmVcpu } from '../../kvm/kvm_host';
 import type { KvmEvent } from '../../kvm/events';
 import type { Machine } from '../../kvm/machine';
+import { sppt_root_of } from '../../kvm/mmu/spp';
 import { role_get } from '../../kvm/roles';
 import { CR0, CR4, EFER } from '../../words/controls';
 import { EPT_QUALIFICATION, NPF_EXITINFO1, PF_ERROR_CODE } from '../../words/errors';
 import { INTERRUPTION_INFO, SVM_EXIT_CODE, VMX_EXIT_REASON } from '../../words/exits';
-import { eptpLayout, ncr3Layout } from '../../words/pointers';
+import { eptpLayout, ncr3Layout, spptpLayout } from '../../words/pointers';
 import { decodeWord, type WordLayout } from '../../words/word';
 import type { EventOf } from '../event-info';
 import { hexLeaf, leaf, struct, wordNode } from '../nodes';
@@ -51,6 +52,7 @@ function vmcs(m: Machine, vcpu: KvmVcpu, exit: Exit | null, fault: Fault | null)
     ...(m.tdpEnabled
       ? [root === INVALID_PAGE ? leaf('EPTP', 'unknown', { type: 'no root is loaded' }) : eptp(m, root, level)]
       : []),
+    ...(m.sppEnabled ? [spptp(m, sppt_root_of(vcpu))] : []),
     hexLeaf('GUEST_CR3', m.tdpEnabled ? regs.cr3 : root === INVALID_PAGE ? 0n : BigInt(root), {
       type: m.tdpEnabled ? 'the guest’s own' : 'the root of the shadow tables',
     }),
@@ -105,6 +107,16 @@ function maskLeaf(name: string, mask: bigint, layout: WordLayout): TreeNode {
 function eptp(m: Machine, root: number, level: number): TreeNode {
   const value = construct_eptp(m, root, level);
   return wordNode('EPTP', decodeWord(eptpLayout(m.config.maxphyaddr), value), {
+    memoryReference: formatMemoryReference({ space: { kind: 'hpa' }, address: BigInt(root) }),
+  });
+}
+
+/** Field 0x2030: the sub-page permission table. */
+function spptp(m: Machine, root: number): TreeNode {
+  const name = 'SPPT_POINTER';
+  if (root === INVALID_PAGE) return leaf(name, 'unknown', { type: 'field 0x2030; no root is loaded' });
+  return wordNode(name, decodeWord(spptpLayout(m.config.maxphyaddr), BigInt(root)), {
+    type: 'field 0x2030',
     memoryReference: formatMemoryReference({ space: { kind: 'hpa' }, address: BigInt(root) }),
   });
 }

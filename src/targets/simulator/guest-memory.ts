@@ -10,7 +10,7 @@ export type Place = number | 'zeros' | null;
 /** Host place of the page that holds a guest-physical address in an address space. */
 export function gpaToHost(m: Machine, asId: number, gpa: number): Place {
   const gfn = Math.floor(gpa / PAGE);
-  const slot = m.kvm.memslots[asId]?.slots.find((s) => gfn >= s.base_gfn && gfn < s.base_gfn + s.npages);
+  const slot = m.slotAt(asId, gfn);
   if (!slot || slot.flags & KVM_MEMSLOT_INVALID) return null;
   const page = m.host.lookup(slot.userspace_addr + BigInt(gfn - slot.base_gfn) * 4096n);
   if (!page) return null;
@@ -19,7 +19,7 @@ export function gpaToHost(m: Machine, asId: number, gpa: number): Place {
 }
 
 /** The address space that a vCPU's accesses use. */
-export const addressSpaceOf = (vcpu: KvmVcpu): number => (is_smm(vcpu) && vcpu.kvm.memslots.length > 1 ? 1 : 0);
+export const addressSpaceOf = (vcpu: KvmVcpu): number => (is_smm(vcpu) && vcpu.kvm.machine.addressSpaces > 1 ? 1 : 0);
 
 /** An aligned 64-bit (or 32-bit) word of guest-physical memory; null where there is none. */
 export function readGuestWord(m: Machine, asId: number, gpa: number, size: 4 | 8): bigint | null {

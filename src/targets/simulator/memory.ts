@@ -37,8 +37,8 @@ export function checkSpace(m: Machine, space: MemorySpace): void {
   if (space.kind === 'gva' && !m.vcpus[space.vcpu]) {
     throw new TargetError(`there is no vCPU ${space.vcpu}: the machine has ${m.vcpus.length}`);
   }
-  if (space.kind === 'gpa' && !m.kvm.memslots[space.asId]) {
-    throw new TargetError(`there is no address space ${space.asId}: this kernel has ${m.kvm.memslots.length}`);
+  if (space.kind === 'gpa' && space.asId >= m.addressSpaces) {
+    throw new TargetError(`there is no address space ${space.asId}: this kernel has ${m.addressSpaces}`);
   }
 }
 

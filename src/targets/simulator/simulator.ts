@@ -1,6 +1,7 @@
 /** The simulator as a target: a scenario that runs on a simulated machine, in both directions of time. */
 import type { PhysMemory } from '../../hw/memory';
 import type { WalkStep, WhyRecord } from '../../hw/why';
+import { auditMachine } from '../../kvm/audit';
 import { is_guest_mode, is_smm, INVALID_PAGE, type KvmVcpu } from '../../kvm/kvm_host';
 import type { KvmEvent } from '../../kvm/events';
 import type { Machine } from '../../kvm/machine';
@@ -455,7 +456,8 @@ export class Simulator implements Target {
       walkNode: (request) => whyNode('walk', walk(this.machine, request), this.describer(request.vcpu), true),
       readMemory: (ref, count) => readMemory(this.machine, ref, count),
       slotText: (asId, gpa) => this.slotText(asId, gpa),
-      addressSpaces: () => this.machine.kvm.memslots.length,
+      audit: (rules) => auditMachine(this.machine, { rules }),
+      addressSpaces: () => this.machine.addressSpaces,
     };
   }
 

@@ -98,7 +98,7 @@ function countBits(words: Uint32Array): number {
 
 /** mmio_gva, mmio_gfn, mmio_access, mmio_gen of the vCPU. */
 export function mmioCacheNode(m: Machine, vcpu: KvmVcpu, lexicon: Lexicon): TreeNode {
-  const as = m.caps.mmioCacheGenerationOfAs0 ? 0 : is_smm(vcpu) ? 1 : 0;
+  const as = m.caps.mmioCacheGenerationOfAs0 || m.kvm.memslots.length < 2 ? 0 : is_smm(vcpu) ? 1 : 0;
   const current = m.kvm.memslots[as]?.generation ?? 0;
   const valid = vcpu.mmio_gfn !== 0 && vcpu.mmio_gen === current;
   const state =
