@@ -116,14 +116,16 @@ export class Host {
     const shift = backing.generation === 0 ? 0 : (this.discardedPfns += 512);
     if (backing.huge) {
       const first = index & ~511;
-      const base = (backing.firstPfn + first + (shift ? backing.pfns.length + shift : 0) + 511) & ~511;
+      let base = (backing.firstPfn + first + (shift ? backing.pfns.length + shift : 0) + 511) & ~511;
+      if (shift) while (this.taken.has(base)) base += 512;
       for (let i = 0; i < 512; i++) {
         backing.pfns[first + i] = base + i;
         this.taken.add(base + i);
       }
       return backing.pfns[index];
     }
-    const own = backing.firstPfn + index + (shift ? backing.pfns.length + shift : 0);
+    let own = backing.firstPfn + index + (shift ? backing.pfns.length + shift : 0);
+    if (shift) while (this.taken.has(own)) own++;
     backing.pfns[index] = own;
     this.taken.add(own);
     return own;

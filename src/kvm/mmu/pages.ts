@@ -288,7 +288,8 @@ export function make_mmu_pages_available(vcpu: KvmVcpu): boolean {
   const invalid: KvmMmuPage[] = [];
   for (const sp of [...kvm.active_mmu_pages]) {
     if (available() >= 25) break;
-    if (sp.root_count) continue;
+    // Zapping one page may have zapped this one with it.
+    if (sp.root_count || !kvm.active_mmu_pages.has(sp)) continue;
     kvm_mmu_prepare_zap_page(kvm, sp, invalid, vcpu.vcpu_id);
   }
   kvm_mmu_commit_zap_page(kvm, invalid);

@@ -85,11 +85,14 @@ export function kvm_unlink_unsync_page(kvm: Kvm, sp: KvmMmuPage): void {
   sp.unsync = false;
 }
 
-/** kvm_sync_page(): -1 and zapped if its role no longer fits, else whether a TLB flush is due. */
+/**
+ * kvm_sync_page(): takes over what the guest's entries say now. The page stays unsync and its table writable (v6.1): only who
+ * write-protects the table first may call it synchronised.
+ * @returns -1 and zapped if its role no longer fits, else whether a TLB flush is due
+ */
 export function kvm_sync_page(vcpu: KvmVcpu, sp: KvmMmuPage, invalid: KvmMmuPage[]): number {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_sync_page', vcpu.vcpu_id, sp);
-  kvm_unlink_unsync_page(vcpu.kvm, sp);
   const r = sync_page(vcpu, sp);
   if (r < 0) kvm_mmu_prepare_zap_page(vcpu.kvm, sp, invalid, vcpu.vcpu_id);
   leave(m);
@@ -164,6 +167,7 @@ export function mmu_sync_children(vcpu: KvmVcpu, parent: KvmMmuPage): void {
     let flush = false;
     if (protect) kvm_flush_remote_tlbs(kvm, 'guest tables were write-protected before a sync');
     for (const e of batch) {
+      kvm_unlink_unsync_page(kvm, e.sp);
       flush = kvm_sync_page(vcpu, e.sp, invalid) > 0 || flush;
       mmu_pages_clear_parents(e);
     }
