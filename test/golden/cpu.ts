@@ -148,6 +148,9 @@ export class Cpu {
     if (!page.canonical) return [{ kind: 'gp' }];
     const c = this.controls(ac);
     const out: Outcome[] = [];
+    // Shadow pages do not tell EFER.NXE = 0 from 1: what was mapped while XD meant something stays mapped when it has become a reserved
+    // bit (v5.19+ kvm_calc_shadow_mmu_root_page_role()).
+    const withNx = this.machine.paging === 'shadow' && !c.nxe && c.mode !== '32' ? { ...c, nxe: true } : null;
     const take = (found: WalkResult[] | null, onlyGlobal: boolean): boolean => {
       if (found === null) return false;
       for (const r of found) {
@@ -161,6 +164,12 @@ export class Cpu {
     const { now } = this.ref;
     const since = strict ? { local: now, global: now } : this.since(page);
     const from = (root: Root, t: number): WalkResult[] | null => walk(this.ref, this.as, c, root, page.index, t, visited);
+    if (withNx !== null)
+      for (const root of [this.root, ...(this.pastRoots.get(this.pcid) ?? []).filter((p) => p.until > since.local).map((p) => p.root)])
+        for (const r of walk(this.ref, this.as, withNx, root, page.index, since.local, null) ?? []) {
+          const v = verdict(withNx, r, kind, user);
+          if (v?.kind === 'access') out.push(v);
+        }
     if (!take(from(this.root, since.local), false)) return null;
     if (strict) return out;
     for (const p of this.pastRoots.get(this.pcid) ?? [])

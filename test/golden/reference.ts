@@ -11,6 +11,8 @@ export interface SlotState {
   readonly spec: SlotSpec;
   gfn: number;
   logging: boolean;
+  /** it came since shadow pages were last zapped, so stale MMIO sptes of its frames may be left */
+  young: boolean;
   /** pages (index in the slot) that the guest wrote since the log was last taken */
   dirty: Set<number>;
 }

@@ -91,7 +91,7 @@ export class World {
     for (const b of BACKINGS) m.backing(b.name, b.pages * PAGE, { huge: b.huge });
     for (const spec of mode.slots) {
       if (!spec.initially) continue;
-      const s: SlotState = { spec, gfn: spec.gfns[0], logging: false, dirty: new Set() };
+      const s: SlotState = { spec, gfn: spec.gfns[0], logging: false, young: false, dirty: new Set() };
       this.expectErrno(this.setSlot(s, spec.pages), 0, 'adding a slot');
       ref.slots[spec.as_id].push(s);
     }
@@ -377,12 +377,14 @@ export class World {
     const long = guest === '4level' || guest === '5level';
     if (cpu.smm || !this.canToggleCr4(cpu)) return;
     if (op.bit === 'PKE' && (!features.has('pku') || !long)) return;
-    if (op.bit === 'PSE' && guest !== '32') return;
+    // Nothing in the role of a shadow page tells CR4.PSE, so pages made before a change are found after it (v6.1 kvm_calc_cpu_role()).
+    if (op.bit === 'PSE' && (guest !== '32' || !this.tdp)) return;
     if (op.bit === 'PCIDE' && (!long || !features.has('pcid') || (cpu.cr3 & 0xfffn) !== 0n)) return;
     const was = (cpu.cr4 & CR4[op.bit]) !== 0n;
     cpu.cr4 ^= CR4[op.bit];
     this.insn(cpu, insnMovToCr(4, cpu.cr4));
-    this.reloadPdptes(cpu);
+    // PAE, PGE, PSE and SMEP load the PDPTEs (SDM vol. 3A 4.4.1).
+    if (['PGE', 'PSE', 'SMEP'].includes(op.bit)) this.reloadPdptes(cpu);
     if (op.bit === 'PGE' || (op.bit === 'PCIDE' && was)) cpu.flushAll();
     // A change of PSE alone forgets nothing, so software has to.
     if (op.bit === 'PSE') this.flush(cpu);
@@ -449,6 +451,10 @@ export class World {
     return { spec, s: this.ref.slots[spec.as_id].find((x) => x.spec.id === spec.id) };
   }
 
+  private zapped(): void {
+    for (const list of this.ref.slots) for (const s of list) s.young = false;
+  }
+
   private overlaps(as: number, gfn: number, pages: number, id: number): boolean {
     return this.ref.slots[as].some((x) => x.spec.id !== id && gfn < x.gfn + x.spec.pages && x.gfn < gfn + pages);
   }
@@ -468,7 +474,7 @@ export class World {
     }
     if (spec.fixed) return;
     if (!s) {
-      const fresh: SlotState = { spec, gfn, logging: (op.where & 8) !== 0 && !spec.readonly, dirty: new Set() };
+      const fresh: SlotState = { spec, gfn, logging: (op.where & 8) !== 0 && !spec.readonly, young: true, dirty: new Set() };
       if (this.overlaps(spec.as_id, gfn, spec.pages, spec.id)) {
         this.expectErrno(this.setSlot(fresh, spec.pages), EEXIST, 'adding a slot over another');
         return;
@@ -477,6 +483,7 @@ export class World {
       this.ref.changeSlots(spec.as_id, WATCHED, () => list.push(fresh));
     } else if (op.action === 'exist') {
       this.expectErrno(this.setSlot(s, 0), 0, 'deleting a slot');
+      this.zapped();
       this.ref.changeSlots(spec.as_id, WATCHED, () => list.splice(list.indexOf(s), 1));
     } else {
       const old = s.gfn;
@@ -486,7 +493,10 @@ export class World {
       const errno = this.setSlot(s, spec.pages);
       s.gfn = old;
       this.expectErrno(errno, bad ? EEXIST : 0, 'moving a slot');
-      if (!bad) this.ref.changeSlots(spec.as_id, WATCHED, () => (s.gfn = gfn));
+      if (bad) return;
+      // Zapped while the slot was nowhere: accesses since then found it at its new place.
+      this.zapped();
+      this.ref.changeSlots(spec.as_id, WATCHED, () => (s.gfn = gfn));
     }
   }
 
@@ -568,7 +578,9 @@ export class World {
       page === null
         ? [{ kind: 'access', gpa: Number(gva) - offset, via: null }]
         : cpu.outcomes(page, kind, user, ac, false, visited);
-    if (outs === null || this.confused(cpu, visited, offset)) {
+    // An emulated read-modify-write walks twice, so it may take both a remembered translation and the present one.
+    const torn = kind === 'rmw' && outs !== null && outs.length > 1 && outs.some((o) => this.isMmio(cpu, o));
+    if (outs === null || torn || this.confused(cpu, visited, offset)) {
       tally.skipped++;
       return;
     }
@@ -605,13 +617,19 @@ export class World {
       if (slot === null) tally.mmio++;
       else if (written && slot.spec.readonly) tally.readonlyWrites++;
       else tally.ram++;
-      if (written && slot !== null && !slot.spec.readonly) this.stored(cpu, outs, r, kind, size, offset, value, visited, stored);
+      if (written && slot !== null && !slot.spec.readonly && r.exits.length === 0) this.stored(cpu, outs, r, kind, size, offset, value, visited, stored);
     } else tally.faults++;
     this.takeFlags(cpu, visited, gva, written, text);
     const simple = outs.length === 1 && done.kind === 'access' && page !== null && visited.length === this.walkLength();
-    if (simple) this.mustHaveFlags(cpu, visited, written, stored, text);
+    // A cached MMIO access of shadow paging does without a walk, so nobody sets D (v6.1 vcpu_mmio_gva_to_gpa()).
+    const cached = !this.tdp && done.kind === 'access' && this.ref.slotAt(cpu.as, done.gpa / PAGE) === null;
+    if (simple) this.mustHaveFlags(cpu, visited, written && !cached, stored, text);
     for (const k of KINDS) if (page !== null) this.probe(cpu, page, k, user, ac);
   } // prettier-ignore
+
+  private isMmio(cpu: Cpu, o: Outcome): boolean {
+    return o.kind === 'access' && this.ref.slotAt(cpu.as, o.gpa / PAGE)?.spec.readonly !== false;
+  }
 
   private walkLength(): number {
     const { guest, shape } = this.mode;
@@ -667,8 +685,11 @@ export class World {
     visited: readonly Visited[],
   ): boolean {
     if (o.kind === 'gp') return r.exception?.vector === 13 && r.exits.length === 0;
+    // With shadow paging KVM knows an MMIO page without a walk: it reads for a read-modify-write before it finds out that writing is
+    // not allowed (v6.1 x86_emulate_insn()).
+    const early = kind === 'rmw' && !this.tdp && r.exits.length === 1 && r.exits[0].reason === 'mmio' && !r.exits[0].write;
     if (o.kind === 'fault')
-      return r.exception?.vector === 14 && r.exception.errorCode === o.code && r.exception.cr2 === gva && r.exits.length === 0;
+      return r.exception?.vector === 14 && r.exception.errorCode === o.code && r.exception.cr2 === gva && (r.exits.length === 0 || early);
     const mask = (1n << BigInt(8 * size)) - 1n;
     const gpa = o.gpa + offset;
     const slot = this.ref.slotAt(cpu.as, o.gpa / PAGE);
@@ -683,10 +704,17 @@ export class World {
       const f = e.fragments[0];
       return f.gpa === gpa && f.len === size && (data === null || (f.data & mask) === data);
     };
-    if (slot === null) {
-      if (kind === 'load') return r.exits.length === 1 && mmio(0, false, r.value);
-      if (kind === 'store') return r.exits.length === 1 && mmio(0, true, value);
-      return r.exits.length === 2 && mmio(0, false, r.value) && r.value !== null && mmio(1, true, (r.value + value) & mask);
+    // A sync of an unsync page gives stale MMIO sptes the present generation, also where a memslot has come meanwhile. The kernel does so,
+    // too (v6.1 sync_mmio_spte()): until the next zap the new slot may be hidden.
+    const hidden = !this.tdp && slot?.young === true && r.exits.length > 0;
+    if (slot === null || hidden) {
+      const device =
+        kind === 'load'
+          ? r.exits.length === 1 && mmio(0, false, r.value)
+          : kind === 'store'
+            ? r.exits.length === 1 && mmio(0, true, value)
+            : r.exits.length === 2 && mmio(0, false, r.value) && r.value !== null && mmio(1, true, (r.value + value) & mask);
+      if (device || slot === null) return device;
     }
     const page = this.ref.pageAt(cpu.as, o.gpa / PAGE);
     const before = this.ref.read(page, offset, size);
@@ -730,6 +758,10 @@ export class World {
     if (changed.length > 1) throw new GoldenFailure('one store changed two places');
     const chosen = changed.length === 1 ? changed : places.size === 1 ? [...places] : [];
     for (const [page, p] of chosen) {
+      // A store into an entry of its own walk replaces one whose flags are set by then.
+      for (const v of visited)
+        if (v.page === page && v.offset < offset + size && offset < v.offset + 4)
+          this.ref.setFlags(page, v.offset, (this.ref.read32(page, v.offset) | 0x20 | (v.leaf ? 0x40 : 0)) >>> 0);
       this.ref.write(page, offset, size, p.after);
       const names = new Set(outs.flatMap((o) => (o.kind === 'access' && this.ref.pageAt(cpu.as, o.gpa / PAGE) === page ? [o.gpa / PAGE] : [])));
       if (names.size === 1) this.ref.markDirty(cpu.as, p.gfn);
