@@ -15,7 +15,12 @@ import {
 } from './kvm_host';
 import { gfn_to_index, KVM_PAGES_PER_HPAGE, type Memslots } from './memslots';
 import { vmx_update_cpu_dirty_logging } from './pml';
-import { kvm_mmu_invalidate_mmio_sptes, kvm_mmu_slot_apply_flags, kvm_mmu_zap_all_fast } from './mmu/zap';
+import {
+  kvm_mmu_invalidate_mmio_sptes,
+  kvm_mmu_slot_apply_flags,
+  kvm_mmu_zap_all,
+  kvm_mmu_zap_all_fast,
+} from './mmu/zap';
 import { memslots_of_mode, search_mode, slots_exclude } from './smram';
 import { kvm_make_all_cpus_request } from './x86_requests';
 
@@ -202,6 +207,12 @@ function kvm_set_memslot(
   for (const vcpu of kvm.vcpus) vmx_update_cpu_dirty_logging(vcpu);
   kvm_mmu_slot_apply_flags(kvm, old, fresh, change);
   leave(m);
+  if (m.caps.memslotGeneration === 'none' && (change === 'create' || change === 'move')) {
+    // v3.1..v3.10: MMIO sptes carry no generation, so a new slot can only be seen once all of them are gone.
+    enter(m, 'kvm_arch_flush_shadow_all', -1, fresh);
+    kvm_mmu_zap_all(kvm);
+    leave(m);
+  }
   leave(m);
   return OK;
 }

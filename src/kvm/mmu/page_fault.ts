@@ -299,8 +299,11 @@ function mmu_invalidate_retry_hva(vcpu: KvmVcpu, f: KvmPageFault): boolean {
 /** page_fault_can_be_fast() */
 function page_fault_can_be_fast(vcpu: KvmVcpu, f: KvmPageFault): boolean {
   if (f.rsvd) return false;
-  if (!f.present) return !vcpu.kvm.machine.spte.kvm_ad_enabled;
-  return f.write;
+  const { accTrack, mmuWritable } = vcpu.kvm.machine.spte.masks;
+  // Entries that look not present because their accesses are tracked exist since access tracking does (v4.12).
+  if (!f.present) return (accTrack.lo | accTrack.hi) !== 0 && !vcpu.kvm.machine.spte.kvm_ad_enabled;
+  // Without MMU-writable (before v3.6) nothing tells that an entry may be made writable again.
+  return f.write && (mmuWritable.lo | mmuWritable.hi) !== 0;
 }
 
 /** is_access_allowed() */
