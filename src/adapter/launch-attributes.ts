@@ -4,7 +4,7 @@
  */
 import { EVENTS } from '../targets/event-info';
 import { TargetError } from '../targets/target';
-import { suggestion } from '../targets/suggest';
+import { suggestion } from '../words/suggest';
 import { KERNEL_ERAS, parseKernel } from '../words/kernels';
 
 /** A JSON Schema as far as VS Code uses it for launch configurations. */

@@ -17,7 +17,7 @@ import { lifecycle } from './requests/lifecycle';
 import { memory } from './requests/memory';
 import { running } from './requests/running';
 import { stack } from './requests/stack';
-import { suggestion } from '../targets/suggest';
+import { suggestion } from '../words/suggest';
 
 /** Every request that is answered, by name. */
 export const HANDLERS: ReadonlyMap<string, RequestHandler> = new Map(

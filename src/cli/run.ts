@@ -5,7 +5,7 @@ import { Interpreter, RUN_SLICE, type StepOutcome } from '../scenario/interprete
 import type { ScenarioProgram, Statement } from '../scenario/program';
 import { EVENTS, eventFields, eventInfo, eventText, type EventCategory } from '../targets/event-info';
 import { Lexicon } from '../targets/lexicon';
-import { suggestion } from '../targets/suggest';
+import { suggestion } from '../words/suggest';
 import { CliError, type Colour, type Output, paint } from './terminal';
 
 export interface RunOptions {

@@ -17,7 +17,7 @@ import type { KvmEventKind } from '../kvm/events';
 import type { Findings } from './findings';
 import type { Claim, FieldTest } from './program';
 import { REFERENCE } from './reference';
-import { nearest, remedy } from './suggest';
+import { nearest, remedy } from '../words/suggest';
 import {
   ENDS,
   ERRNOS,

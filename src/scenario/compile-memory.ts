@@ -14,7 +14,7 @@ import type {
   Write,
 } from './generated/ast';
 import type { Op } from './program';
-import { remedy } from './suggest';
+import { remedy } from '../words/suggest';
 import { MEMSLOT_FLAGS } from './tables';
 
 const WIDTHS = { qword: 8, dword: 4, word: 2, byte: 1 } as const;

@@ -2,7 +2,7 @@
 import type { Findings } from './findings';
 import type { Insn, MapPages, RegisterAssignment, RegisterSetting, Run, Value } from './generated/ast';
 import type { GuestInsn, Op, RegisterWrite } from './program';
-import { remedy } from './suggest';
+import { remedy } from '../words/suggest';
 import { INVPCID_TYPES, MSR_NAMES, PTE_FLAGS, REGISTER_FLAGS, REGISTERS, type Flag } from './tables';
 
 const SIZES = [1, 2, 4, 8, 16];

@@ -4,7 +4,7 @@ import { GrammarUtils } from 'langium';
 import type { Term, Value } from './generated/ast';
 import { readNumber } from './numbers';
 import type { Diagnostic, HostAddress, Severity } from './program';
-import { nearest, orList } from './suggest';
+import { nearest, orList } from '../words/suggest';
 import type { Flag } from './tables';
 
 /** What a value is for: how names in it are read and what it may be at most. */
@@ -138,7 +138,7 @@ export class Findings {
     const name = v.terms[0].ref?.$refText;
     if (name === undefined || !this.backings.has(name)) {
       const known = [...this.backings.keys()];
-      const near = name === undefined ? null : nearest(name, known);
+      const near = name === undefined ? undefined : nearest(name, known);
       const found = name === undefined ? 'a number' : `'${name}'`;
       const instead = near
         ? `; did you mean '${near}'?`

@@ -7,7 +7,7 @@ import { sppt_root_of } from '../kvm/mmu/spp';
 import { cpuRoleLayout, pageRoleLayout } from '../words/roles';
 import { decodeSpte, type DecodedSpte } from '../words/sptes';
 import { fieldOf, type WordLayout } from '../words/word';
-import { remedy } from './suggest';
+import { remedy } from '../words/suggest';
 
 /** A value, or a sentence why there is none. */
 export type Reading =

@@ -6,7 +6,7 @@ import { machineConfig as machineDefaults, type MachineConfig } from '../kvm/mac
 import type { Machine as MachineNode, MachineSetting } from './generated/ast';
 import type { Findings } from './findings';
 import { readNumber } from './numbers';
-import { remedy } from './suggest';
+import { remedy } from '../words/suggest';
 import { MACHINE_SETTINGS, type MachineSettingInfo } from './tables';
 
 /** The settings as written, checked one by one. */

@@ -18,7 +18,7 @@ import { MmuGeneratedModule, MmuGeneratedSharedModule } from './generated/module
 import type { Scenario } from './generated/ast';
 import { openBlock, type Block } from './blocks';
 import { entryFor } from './reference';
-import { nearest, orList } from './suggest';
+import { nearest, orList } from '../words/suggest';
 import type { Diagnostic } from './program';
 import { MACHINE_SETTINGS, REGISTERS } from './tables';
 
@@ -178,7 +178,7 @@ function sentence(token: IToken, line: string, before: string): string {
   const found = show(token);
   const atStart = token.tokenType.name !== 'EOF' && line.slice(0, (token.startColumn ?? 1) - 1).trim() === '';
   const use = usage(line);
-  const help = (near: string | null): string =>
+  const help = (near: string | undefined): string =>
     `${near ? `; did you mean '${near}'?` : ''}${use === null ? '' : `${near ? ' Write' : '; write'}: ${use.syntax}`}`;
   if (wanted.redundant) {
     if (token.tokenType.name === 'EOF') return `the text ends inside a block: expected '}'`;
@@ -193,12 +193,12 @@ function sentence(token: IToken, line: string, before: string): string {
           : assignment || `; it can be ${orList([...legal].sort())}`;
       return `${found} ${what}${instead}`;
     }
-    const near = use ? nearest(token.image, use.words) : null;
-    return `${found} is not expected here${help(near === token.image ? null : near) || '; expected the end of the line'}`;
+    const near = use ? nearest(token.image, use.words) : undefined;
+    return `${found} is not expected here${help(near === token.image ? undefined : near) || '; expected the end of the line'}`;
   }
   const names = [...new Set(wanted.types.map((t) => t.name))];
   const expected = names.map((n) => HUMAN_NAMES[n] ?? `'${n}'`);
-  const near = isWord(token.image) ? nearest(token.image, names.filter(isWord)) : null;
+  const near = isWord(token.image) ? nearest(token.image, names.filter(isWord)) : undefined;
   const reserved =
     names.includes('ID') &&
     !['NUMBER', 'ID', 'STRING', 'NL', 'EOF', 'VERSION'].includes(token.tokenType.name) &&
@@ -206,7 +206,7 @@ function sentence(token: IToken, line: string, before: string): string {
   const what = reserved
     ? `${found} is a word of the language and cannot be a name here`
     : `expected ${expected.length > 10 ? `one of ${expected.slice(0, 10).join(', ')} …` : orList(expected)} but found ${found}`;
-  return what + help(near === token.image ? null : near);
+  return what + help(near === token.image ? undefined : near);
 }
 
 /** The findings of lexer and parser, at most one a line (what follows on a broken line is not worth reading). */

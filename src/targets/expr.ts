@@ -13,7 +13,7 @@
  */
 import { parseNumber } from '../words/address';
 import { TargetError } from './target';
-import { suggestion } from './suggest';
+import { suggestion } from '../words/suggest';
 
 /** A value; null is unknown. */
 export type ExprValue = bigint | boolean | string | null;

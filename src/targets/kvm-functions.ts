@@ -7,7 +7,7 @@
  * paging_tmpl.h appears as its instantiations paging64_x, paging32_x and ept_x.
  */
 import { type KernelVersion, compareKernels, parseKernel } from '../words/kernels';
-import { suggestion } from './suggest';
+import { suggestion } from '../words/suggest';
 
 /** Names by the kernels they were seen in. */
 const SEEN: Readonly<Record<string, string>> = {

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { didYouMean, suggestion } from './suggest';
 import { formatMemoryReference, type MemoryRef, parseMemoryReference } from './target';
 
 describe('memory references', () => {
@@ -40,23 +39,4 @@ describe('memory references', () => {
     it(`refuses '${text}'`, () =>
       assert.throws(() => parseMemoryReference(text), /is not a memory reference: write gpa:0x…/));
   }
-});
-
-describe('suggestions', () => {
-  const names = ['kvm_mmu_page_fault', 'kvm_tdp_page_fault', 'enter_smm', 'level', 'gpa', 'gva'];
-  const cases: [string, string | undefined][] = [
-    ['kvm_mmu_pagefault', 'kvm_mmu_page_fault'],
-    ['tdp_page_fault', 'kvm_tdp_page_fault'],
-    ['enter-smm', 'enter_smm'],
-    ['LEVLE', 'level'],
-    ['gap', 'gpa'],
-    ['something else', undefined],
-    ['', undefined],
-  ];
-  for (const [word, meant] of cases)
-    it(`${word || '(nothing)'} → ${meant ?? 'none'}`, () => assert.equal(didYouMean(word, names), meant));
-  it('as the end of a sentence', () => {
-    assert.equal(suggestion('gpq', names), "; did you mean 'gpa'?");
-    assert.equal(suggestion('xyz', names), '');
-  });
 });

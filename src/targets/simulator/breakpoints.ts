@@ -26,7 +26,7 @@ import type {
   StopReason,
 } from '../target';
 import { TargetError } from '../target';
-import { suggestion } from '../suggest';
+import { suggestion } from '../../words/suggest';
 import type { Failure } from './program';
 
 /** Names of the machine's state that conditions may use, beside the fields of the event at hand. */

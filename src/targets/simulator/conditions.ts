@@ -6,7 +6,7 @@ import { mmuWords } from '../../words/roles';
 import type { WordLayout } from '../../words/word';
 import { fieldOf } from '../../words/word';
 import type { ExprEnv, ExprRange, ExprScope, ExprValue } from '../expr';
-import { suggestion } from '../suggest';
+import { suggestion } from '../../words/suggest';
 import { addressSpaceOf } from './guest-memory';
 import type { StateNames } from './breakpoints';
 import { REGISTER_BY_NAME, REGISTERS } from './registers';

@@ -7,7 +7,7 @@ import { formatHex, parseNumber } from '../../words/address';
 import { decodableWords, explain } from '../../words/explain';
 import { compileExpr, type ExprScope, exprText } from '../expr';
 import { leaf, struct } from '../nodes';
-import { suggestion } from '../suggest';
+import { suggestion } from '../../words/suggest';
 import {
   type Completion,
   type Frame,
