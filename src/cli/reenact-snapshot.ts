@@ -371,17 +371,16 @@ function simulatedAddressSpace(m: Machine, as_id: number): NormEvent[] {
       if (count) out.push(item('write-tracked', { as_id, id, gfn: s.base_gfn + index, count }));
     s.arch.rmap.forEach((rmap, i) => {
       const pages = 512 ** i;
-      for (const [index, sptes] of rmap)
-        if (sptes.length)
-          out.push(
-            item('rmap', {
-              as_id,
-              id,
-              level: i + 1,
-              gfn: (Math.floor(s.base_gfn / pages) + index) * pages,
-              sptes: sptes.length,
-            }),
-          );
+      for (const index of rmap.keys())
+        out.push(
+          item('rmap', {
+            as_id,
+            id,
+            level: i + 1,
+            gfn: (Math.floor(s.base_gfn / pages) + index) * pages,
+            sptes: rmap.get(index).length,
+          }),
+        );
     });
   }
   return out;

@@ -127,7 +127,8 @@ function rmapEntries(c: AuditContext, say: Report): void {
   for (const set of m.kvm.memslots)
     for (const slot of set.slots)
       slot.arch.rmap.forEach((heads, l) => {
-        for (const [index, list] of heads) {
+        for (const index of heads.keys()) {
+          const list = heads.get(index);
           const gfn = (Math.floor(slot.base_gfn / 512 ** l) + index) * 512 ** l;
           for (const [i, sptep] of list.entries()) {
             const where = { sptep, page: m.kvm.sp_by_pfn.get(Math.floor(sptep / 4096)), gfn };

@@ -71,8 +71,8 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
     [
       shadow,
       ({ m }) => {
-        const slot = m.kvm.memslots[0].byId(0);
-        slot?.arch.rmap[0].delete(5);
+        const heads = m.kvm.memslots[0].byId(0)!.arch.rmap[0];
+        heads.remove(5, heads.get(5)[0]);
       },
       /page of gfn 0x13, level 1, .*entry 5 = 0x.*the rmap of gfn 0x5 at level 1 in slot 0:0/,
     ],
@@ -121,8 +121,8 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
     [
       shadow,
       ({ m }) => {
-        const list = m.kvm.memslots[0].byId(0)!.arch.rmap[0].get(5)!;
-        list.push(list[0]);
+        const heads = m.kvm.memslots[0].byId(0)!.arch.rmap[0];
+        heads.add(5, heads.get(5)[0]);
       },
       /twice/,
     ],
@@ -130,7 +130,7 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
       shadow,
       ({ m }) => {
         const { rmap } = m.kvm.memslots[0].byId(0)!.arch;
-        rmap[0].set(9, rmap[0].get(5)!);
+        rmap[0].add(9, rmap[0].get(5)[0]);
       },
       /which maps gfn 0x5 at level 1/,
     ],

@@ -66,8 +66,8 @@ export interface KvmMemorySlot {
   arch: {
     /** lpage_info[level - 2][index].disallow_lpage for levels 2 and 3 */
     lpage_info: [Int32Array, Int32Array];
-    /** rmap[level - 1]: gfn index -> addresses of the leaf sptes that map it; only entries that exist */
-    rmap: Map<number, number[]>[];
+    /** rmap[level - 1]: by gfn index, the addresses of the leaf sptes that map it */
+    rmap: import('./mmu/rmap_heads').RmapHeads[];
     /** gfn_write_track counts by gfn index */
     gfn_write_track: Map<number, number>;
     /** SPP: access maps by gfn index, only of frames that are restricted */

@@ -14,6 +14,7 @@ import {
   type KvmVcpu,
 } from './kvm_host';
 import { gfn_to_index, KVM_PAGES_PER_HPAGE, type Memslots } from './memslots';
+import { RmapHeads } from './mmu/rmap_heads';
 import { vmx_update_cpu_dirty_logging } from './pml';
 import {
   kvm_mmu_invalidate_mmio_sptes,
@@ -247,7 +248,7 @@ export function kvm_alloc_memslot_metadata(slot: KvmMemorySlot): KvmMemorySlot['
   });
   return {
     lpage_info: [info[0], info[1]],
-    rmap: [1, 2, 3].map(() => new Map<number, number[]>()),
+    rmap: [1, 2, 3].map(() => new RmapHeads()),
     gfn_write_track: new Map(),
   };
 }

@@ -57,8 +57,8 @@ function for_each_rmap_spte(
   visit: (sptep: number, level: number) => void,
 ): void {
   for (let level = minLevel; level <= 3; level++)
-    for (const index of [...slot.arch.rmap[level - 1].keys()].sort((a, b) => a - b))
-      for (const sptep of [...(slot.arch.rmap[level - 1].get(index) ?? [])]) visit(sptep, level);
+    for (const index of slot.arch.rmap[level - 1].keys())
+      for (const sptep of slot.arch.rmap[level - 1].get(index)) visit(sptep, level);
 }
 
 const slotEnd = (slot: KvmMemorySlot): number => slot.base_gfn + slot.npages;

@@ -59,9 +59,8 @@ function kvm_unmap_gfn_range(kvm: Kvm, slot: KvmMemorySlot, first: number, last:
     const heads = slot.arch.rmap[level - 1];
     const from = gfn_to_index(first, slot.base_gfn, level);
     const to = gfn_to_index(last - 1, slot.base_gfn, level);
-    for (const index of [...heads.keys()].sort((a, b) => a - b)) {
-      if (index < from || index > to) continue;
-      for (const sptep of [...(heads.get(index) ?? [])]) {
+    for (const index of heads.keys(from, to)) {
+      for (const sptep of heads.get(index)) {
         drop_spte(kvm, sptep);
         flush = true;
       }

@@ -23,11 +23,8 @@ export function rmap_add(vcpu: KvmVcpu, slot: KvmMemorySlot, sptep: number, gfn:
   const level = role_get(sp.role, kvm.machine.roles.level);
   const heads = slot.arch.rmap[level - 1];
   const index = gfn_to_index(gfn, slot.base_gfn, level);
-  const list = heads.get(index);
-  if (list) list.push(sptep);
-  else heads.set(index, [sptep]);
-  if (list && list.length > RMAP_RECYCLE_THRESHOLD) {
-    for (const p of [...list]) drop_spte(kvm, p);
+  if (heads.add(index, sptep) > RMAP_RECYCLE_THRESHOLD) {
+    for (const p of heads.get(index)) drop_spte(kvm, p);
     kvm_flush_remote_tlbs(kvm, 'too many mappings of one gfn');
   }
 }
@@ -41,13 +38,8 @@ export function rmap_remove(kvm: Kvm, sptep: number): void {
   const gfn = kvm_mmu_page_get_gfn(m, sp, spte_index(sptep));
   const slot = slotOfPage(kvm, sp, gfn);
   if (!slot) return;
-  const heads = slot.arch.rmap[level - 1];
-  const index = gfn_to_index(gfn, slot.base_gfn, level);
-  const list = heads.get(index);
-  const at = list ? list.indexOf(sptep) : -1;
-  if (!list || at < 0) throw new Error(`spte 0x${sptep.toString(16)} is not in the rmap of gfn 0x${gfn.toString(16)}`);
-  list.splice(at, 1);
-  if (!list.length) heads.delete(index);
+  if (!slot.arch.rmap[level - 1].remove(gfn_to_index(gfn, slot.base_gfn, level), sptep))
+    throw new Error(`spte 0x${sptep.toString(16)} is not in the rmap of gfn 0x${gfn.toString(16)}`);
 }
 
 /** drop_spte(): clears a leaf and takes it out of its rmap. */
@@ -61,7 +53,7 @@ export function drop_spte(kvm: Kvm, sptep: number): void {
 
 /** The sptes that map gfn at a level, oldest first. */
 export function rmapOf(slot: KvmMemorySlot, gfn: number, level: number): readonly number[] {
-  return slot.arch.rmap[level - 1].get(gfn_to_index(gfn, slot.base_gfn, level)) ?? [];
+  return slot.arch.rmap[level - 1].get(gfn_to_index(gfn, slot.base_gfn, level));
 }
 
 /**
