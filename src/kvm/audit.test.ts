@@ -104,7 +104,7 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
       },
       /gfn 0x6 is not backed by the host any more/,
     ],
-    [tdp, ({ m }) => (m.kvm.memslots[0].slots = m.kvm.memslots[0].slots.filter((s) => s.id !== 1)), /no memslot/],
+    [tdp, ({ m }) => m.kvm.memslots[0].remove(m.kvm.memslots[0].byId(1)!), /no memslot/],
   ],
   A4: [
     [
@@ -184,7 +184,7 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
       tdp,
       ({ m }) => {
         const s = m.kvm.memslots[0].byId(1)!;
-        m.kvm.memslots[0].slots = [{ ...s, base_gfn: 0x10000, id: 7 }, ...m.kvm.memslots[0].slots];
+        m.kvm.memslots[0].insert({ ...s, base_gfn: 0x10000, id: 7 });
       },
       /is current, but gfn 0x10000 is RAM: slot 0:1|slot 0:7/,
     ],

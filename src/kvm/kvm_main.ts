@@ -257,7 +257,7 @@ export function kvm_alloc_memslot_metadata(slot: KvmMemorySlot): KvmMemorySlot['
 function recomputeBudget(kvm: Kvm): void {
   if (kvm.n_requested_mmu_pages) return;
   let pages = 0;
-  for (const s of kvm.memslots) for (const slot of s.slots) pages += slot.npages;
+  for (const s of kvm.memslots) pages += s.npages;
   kvm.n_max_mmu_pages = Math.max(Math.floor(pages / 50), 64);
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import fc from 'fast-check';
 import { Machine, machineConfig } from './machine';
 import type { KvmMemorySlot } from './kvm_host';
 import { Memslots } from './memslots';
@@ -41,6 +42,44 @@ describe('memslot look-up', () => {
     assert.equal(set.search(0x200000), null);
     set.search(0xfffc5);
     assert.equal(set.probes, 1, 'the second look at the same slot costs one probe');
+  });
+});
+
+describe('memslots', () => {
+  it('find what looking at each slot finds, after any changes', () => {
+    const step = fc.record({
+      id: fc.nat(20),
+      base: fc.nat(60),
+      npages: fc.integer({ min: 1, max: 8 }),
+      put: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+        const set = new Memslots(0, 0);
+        const plain: KvmMemorySlot[] = [];
+        for (const { id, base, npages, put } of steps) {
+          const old = plain.find((s) => s.id === id);
+          assert.equal(set.byId(id) ?? undefined, old);
+          if (old) {
+            plain.splice(plain.indexOf(old), 1);
+            set.remove(old);
+          }
+          const over = (s: KvmMemorySlot) => s.base_gfn < base + npages && base < s.base_gfn + s.npages;
+          assert.equal(set.overlap(base, npages, id) !== null, plain.some(over));
+          if (put && !plain.some(over)) {
+            const fresh = slot(id, base, npages);
+            plain.push(fresh);
+            set.insert(fresh);
+          }
+          for (let gfn = 0; gfn < 70; gfn++) {
+            const want = plain.find((s) => gfn >= s.base_gfn && gfn < s.base_gfn + s.npages) ?? null;
+            assert.equal(set.peek(gfn), want);
+            assert.equal(set.search(gfn), want);
+          }
+          assert.equal(set.npages, plain.reduce((n, s) => n + s.npages, 0)); // prettier-ignore
+        }
+      }),
+    );
   });
 });
 

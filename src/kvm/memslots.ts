@@ -2,22 +2,40 @@
  * One set of memslots: struct kvm_memslots of one address space, and its look-up (search_memslots / ____gfn_to_memslot).
  *
  * Both containers of the kernel, the array sorted by base_gfn with its lru_slot (v4.1..v5.16) and the later trees with
- * last_used_slot, answer alike: the remembered slot first, then a binary search. `probes` counts the slots looked at.
+ * last_used_slot, answer alike: the remembered slot first, then a binary search. `probes` counts the slots that a binary search looks at.
  */
-import { KVM_MEMSLOT_INVALID, KVM_MEM_X86_NORMAL_ONLY, KVM_MEM_X86_SMRAM, type KvmMemorySlot } from './kvm_host';
+import {
+  KVM_MEMSLOT_INVALID,
+  KVM_MEM_LOG_DIRTY_PAGES,
+  KVM_MEM_X86_NORMAL_ONLY,
+  KVM_MEM_X86_SMRAM,
+  type KvmMemorySlot,
+} from './kvm_host';
 
-/** Marks a generation whose update is in progress: bit 63 in v5.0+ (KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS). */
 export class Memslots {
   readonly as_id: number;
   private list: KvmMemorySlot[] = [];
-  /** base_gfn of each slot of the list, which a search reads instead of the slots */
-  private bases = new Float64Array(0);
+  private ids = new Map<number, KvmMemorySlot>();
+  /**
+   * The bases as a search tree without pointers (children of node k at 2k and 2k + 1), and beside each its slot's end and place in the
+   * list: a search reads one cache line for several levels and has no branch to predict. Made anew by the first search after a change.
+   */
+  private tree = new Float64Array(1);
+  private ends = new Float64Array(1);
+  private places = new Int32Array(1);
+  private stale = false;
   /** number of installs times the step of the era; see KernelCaps.memslotGeneration */
   generation: number;
   updateInProgress = false;
-  lruSlot: KvmMemorySlot | null = null;
+  private lru: KvmMemorySlot | null = null;
+  private lruBase = 0;
+  private lruEnd = 0;
   /** slots compared by the last look-up */
   probes = 0;
+  /** pages of all slots (kvm->nr_memslot_pages) */
+  npages = 0;
+  /** slots with KVM_MEM_LOG_DIRTY_PAGES (kvm->nr_memslots_dirty_logging) */
+  logging = 0;
   /** three-state slots: what normal mode and what SMM see, each without overlaps; empty in the other designs (smram.ts) */
   readonly modes: readonly Memslots[];
 
@@ -32,42 +50,42 @@ export class Memslots {
     return this.list;
   }
 
-  set slots(slots: readonly KvmMemorySlot[]) {
-    this.list = [...slots];
-    this.bases = Float64Array.from(slots, (s) => s.base_gfn);
-    this.lruSlot = null;
-    this.modes.forEach((mode, smm) => {
-      const hidden = smm ? KVM_MEM_X86_NORMAL_ONLY : KVM_MEM_X86_SMRAM;
-      mode.slots = slots.filter((s) => !(s.flags & hidden));
-    });
+  /** The remembered slot: lru_slot, last_used_slot. */
+  get lruSlot(): KvmMemorySlot | null {
+    return this.lru;
   }
 
   /** The slot that contains gfn, or null. Slots that are being deleted (KVM_MEMSLOT_INVALID) are found too: callers check. */
   search(gfn: number): KvmMemorySlot | null {
-    const lru = this.lruSlot;
-    this.probes = 1;
-    if (lru !== null && gfn >= lru.base_gfn && gfn < lru.base_gfn + lru.npages) return lru;
-    const { bases, list } = this;
-    let start = 0;
-    let end = bases.length;
-    let probes = 1;
-    while (start < end) {
-      const middle = (start + end) >>> 1;
-      probes++;
-      if (gfn >= bases[middle]) end = middle;
-      else start = middle + 1;
+    if (gfn >= this.lruBase && gfn < this.lruEnd) {
+      this.probes = 1;
+      return this.lru;
     }
-    this.probes = probes;
-    if (start >= list.length) return null;
-    const found = list[start];
-    if (gfn >= found.base_gfn + found.npages) return null;
-    this.lruSlot = found;
+    if (this.stale) this.index();
+    const { tree } = this;
+    const count = tree.length - 1;
+    let k = 1;
+    while (k <= count) k = 2 * k + Number(tree[k] <= gfn);
+    this.probes = 32 - Math.clz32(k);
+    // The last turn to the right was at the slot with the highest base that is not above gfn.
+    k >>>= 32 - Math.clz32(k & -k);
+    if (k === 0 || gfn >= this.ends[k]) return null;
+    const found = this.list[this.places[k]];
+    this.lru = found;
+    this.lruBase = tree[k];
+    this.lruEnd = this.ends[k];
     return found;
+  }
+
+  /** As {@link search}, and nothing is remembered. */
+  peek(gfn: number): KvmMemorySlot | null {
+    const found = this.list.at(this.placeOf(gfn)) ?? null;
+    return found && gfn < found.base_gfn + found.npages ? found : null;
   }
 
   /** id_to_memslot() */
   byId(id: number): KvmMemorySlot | null {
-    return this.list.find((s) => s.id === id) ?? null;
+    return this.ids.get(id) ?? null;
   }
 
   /** The first slot that shares a page with [base, base + npages), apart from the slot `except` and those that may; or null. */
@@ -77,31 +95,82 @@ export class Memslots {
     except: number,
     may: (s: KvmMemorySlot) => boolean = () => false,
   ): KvmMemorySlot | null {
-    for (const s of this.list)
-      if (
-        s.id !== except &&
-        !may(s) &&
-        !(s.flags & KVM_MEMSLOT_INVALID) &&
-        base < s.base_gfn + s.npages &&
-        s.base_gfn < base + npages
-      )
-        return s;
+    const { list } = this;
+    for (let i = this.placeOf(base + npages - 1); i < list.length; i++) {
+      const s = list[i];
+      const apart = base >= s.base_gfn + s.npages;
+      // Only three-state slots may lie over one another, so that a lower one could still reach up to here.
+      if (apart && this.modes.length === 0) return null;
+      if (!apart && s.id !== except && !(s.flags & KVM_MEMSLOT_INVALID) && !may(s)) return s;
+    }
     return null;
   }
 
   /** Puts a slot in its place (update_memslots / kvm_replace_memslot). */
   insert(slot: KvmMemorySlot): void {
-    const { lruSlot } = this;
-    const at = this.list.findIndex((s) => s.base_gfn <= slot.base_gfn);
-    this.slots = this.list.toSpliced(at < 0 ? this.list.length : at, 0, slot);
-    this.lruSlot = lruSlot;
+    this.list.splice(this.placeOf(slot.base_gfn), 0, slot);
+    this.ids.set(slot.id, slot);
+    this.count(slot, 1);
+    for (const mode of this.modesOf(slot)) mode.insert(slot);
   }
 
   /** Takes a slot out. */
   remove(slot: KvmMemorySlot): void {
-    const { lruSlot } = this;
-    this.slots = this.list.filter((s) => s !== slot);
-    if (lruSlot !== slot) this.lruSlot = lruSlot;
+    const at = this.list.indexOf(slot, this.placeOf(slot.base_gfn));
+    if (at < 0) return;
+    this.list.splice(at, 1);
+    this.ids.delete(slot.id);
+    this.count(slot, -1);
+    if (this.lru === slot) this.forget();
+    for (const mode of this.modesOf(slot)) mode.remove(slot);
+  }
+
+  private forget(): void {
+    this.lru = null;
+    this.lruBase = 0;
+    this.lruEnd = 0;
+  }
+
+  /** Place of the first slot whose base is not above gfn. */
+  private placeOf(gfn: number): number {
+    let start = 0;
+    let end = this.list.length;
+    while (start < end) {
+      const middle = (start + end) >>> 1;
+      if (this.list[middle].base_gfn <= gfn) end = middle;
+      else start = middle + 1;
+    }
+    return start;
+  }
+
+  private count(slot: KvmMemorySlot, by: 1 | -1): void {
+    this.npages += by * slot.npages;
+    if (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) this.logging += by;
+    this.stale = true;
+  }
+
+  private modesOf(slot: KvmMemorySlot): Memslots[] {
+    return this.modes.filter((_, smm) => !(slot.flags & (smm ? KVM_MEM_X86_NORMAL_ONLY : KVM_MEM_X86_SMRAM)));
+  }
+
+  private index(): void {
+    const { list } = this;
+    const count = list.length;
+    this.tree = new Float64Array(count + 1);
+    this.ends = new Float64Array(count + 1);
+    this.places = new Int32Array(count + 1);
+    let place = count - 1;
+    const fill = (k: number): void => {
+      if (k > count) return;
+      fill(2 * k);
+      const s = list[place];
+      this.tree[k] = s.base_gfn;
+      this.ends[k] = s.base_gfn + s.npages;
+      this.places[k] = place--;
+      fill(2 * k + 1);
+    };
+    fill(1);
+    this.stale = false;
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { PML_ENTRIES, PmlState } from '../hw/pml';
 import { enter, leave } from './machine';
-import { is_guest_mode, KVM_MEM_LOG_DIRTY_PAGES, type Kvm, type KvmVcpu } from './kvm_host';
+import { is_guest_mode, type Kvm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot } from './kvm_main';
 
 /** vmx_update_cpu_dirty_logging(): the processor logs while some slot wants to know, and never for L2. */
@@ -12,7 +12,7 @@ export function vmx_update_cpu_dirty_logging(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
   const ept = vcpu.translator.stage2.ept;
   if (!m.config.pml || !ept) return;
-  const logging = vcpu.kvm.memslots.some((slots) => slots.slots.some((s) => s.flags & KVM_MEM_LOG_DIRTY_PAGES));
+  const logging = vcpu.kvm.memslots.some((slots) => slots.logging > 0);
   if (logging) vcpu.pml ??= new PmlState(m.host.allocPage());
   ept.pml = logging && !is_guest_mode(vcpu) ? vcpu.pml : null;
 }

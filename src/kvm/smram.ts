@@ -64,10 +64,10 @@ export function search_mode(kvm: Kvm, smm: boolean, gfn: number): KvmMemorySlot 
 
 /** As {@link search_mode}, but nothing is counted or remembered: for displays, user space and the audit. */
 export function peek_mode(m: Machine, smm: boolean, gfn: number): KvmMemorySlot | null {
-  const found = memslots_of_mode(m.kvm, smm).slots.find(
-    (s) => gfn >= s.base_gfn && gfn < s.base_gfn + s.npages && slot_visible(m, s, smm),
-  );
-  return found ?? null;
+  const set = memslots_of_mode(m.kvm, smm);
+  if (m.config.smram_design === 'three-state') return set.modes[smm ? 1 : 0].peek(gfn);
+  const slot = set.peek(gfn);
+  return slot && slot_visible(m, slot, smm) ? slot : null;
 }
 
 /** The slot of a frame for the bookkeeping of a shadow page: role.smm tells the mode for which the page was built (seed 0). */
