@@ -57,6 +57,10 @@ export class AuditContext {
   readonly sppPages: readonly KvmMmuPage[];
   /** entries of {@link pages} that are in use */
   readonly entries: readonly AuditEntry[];
+  /** leaves of memory among them */
+  readonly leaves: readonly AuditEntry[];
+  /** entries among them that point to a table */
+  readonly tables: readonly AuditEntry[];
   /** table entries by the frame that they point to */
   readonly parents = new Map<number, AuditEntry[]>();
   private readonly validators = new Map<string, RsvdBitsValidate>();
@@ -73,8 +77,9 @@ export class AuditContext {
     const entries: AuditEntry[] = [];
     for (const sp of this.pages) this.read(sp, entries);
     this.entries = entries;
-    for (const e of entries) {
-      if (!e.present || e.leaf) continue;
+    this.leaves = entries.filter((e) => e.leaf);
+    this.tables = entries.filter((e) => e.present && !e.leaf);
+    for (const e of this.tables) {
       const pfn = m.spte.pfn(e.lo, e.hi);
       const list = this.parents.get(pfn);
       if (list) list.push(e);
@@ -85,11 +90,13 @@ export class AuditContext {
   private read(sp: KvmMmuPage, out: AuditEntry[]): void {
     const { m } = this;
     const level = role_get(sp.role, m.roles.level);
+    const words = m.mem.peek(sp.spt);
+    if (words === undefined) return;
     for (let index = 0; index < 512; index++) {
-      const sptep = sp.spt * 4096 + index * 8;
-      const lo = m.mem.readLo(sptep);
-      const hi = m.mem.readHi(sptep);
+      const lo = words[2 * index];
+      const hi = words[2 * index + 1];
       if ((lo === 0 && hi === 0) || m.spte.isNonpresent(lo, hi) || m.spte.isRemoved(lo, hi)) continue;
+      const sptep = sp.spt * 4096 + index * 8;
       const present = m.spte.isPresent(lo, hi);
       // A large entry above 1G cannot be: it counts as a table with a reserved bit.
       const leaf = present && level <= 3 && m.spte.isLast(lo, level);
@@ -98,16 +105,6 @@ export class AuditContext {
       const gfn = sp.gfns === null || leaf ? kvm_mmu_page_get_gfn(m, sp, index) : mmio ? m.spte.mmioGfn(lo, hi) : -1;
       out.push({ sp, level, index, sptep, lo, hi, present, leaf, mmio, gfn });
     }
-  }
-
-  /** Leaves of memory. */
-  get leaves(): AuditEntry[] {
-    return this.entries.filter((e) => e.leaf);
-  }
-
-  /** Entries that point to a table. */
-  get tables(): AuditEntry[] {
-    return this.entries.filter((e) => e.present && !e.leaf);
   }
 
   level(sp: KvmMmuPage): number {

@@ -1,7 +1,7 @@
 /** Runs random operations by the number: seeds in, failures out, with the shortest sequence that still fails. */
 import { CONFIGS, type GoldenConfig } from './layout';
 import { decode, RAW_LIMIT, type Raw } from './operations';
-import { newTally, World, type Audit, type Tally } from './world';
+import { newTally, World, type Depth, type Tally } from './world';
 
 /** Marsaglia's xorshift32: deterministic, and the same everywhere. */
 export class XorShift {
@@ -39,11 +39,8 @@ export interface Failure {
   readonly shrunk: boolean;
 }
 
-export interface RunOptions {
-  readonly audit?: Audit | null;
+export interface RunOptions extends Depth {
   readonly tally?: Tally;
-  /** operations between two looks at everything */
-  readonly fullEvery?: number;
 }
 
 /** Runs operations in a new world. @returns what went wrong at which operation, or null */
@@ -52,7 +49,7 @@ export function runOperations(
   raws: readonly Raw[],
   options: RunOptions = {},
 ): { at: number; message: string } | null {
-  const world = new World(config, options.tally ?? newTally(), options.audit ?? null, options.fullEvery);
+  const world = new World(config, options.tally ?? newTally(), options);
   let at = 0;
   try {
     for (; at < raws.length; at++) world.step(decode(world.mode, raws[at]));
@@ -72,7 +69,7 @@ export function shrink(
 ): { operations: readonly Raw[]; message: string } {
   const until = performance.now() + milliseconds;
   // Looking at everything after each operation finds a failure where it happens.
-  const strict = { ...options, tally: newTally(), fullEvery: 1 };
+  const strict = { tally: newTally(), fullEvery: 1, auditEvery: options.auditEvery ? 1 : 0 };
   let current = raws;
   let failed = runOperations(config, current, strict) ?? runOperations(config, current, options);
   if (!failed) return { operations: raws, message: 'the failure does not come back' };

@@ -2,7 +2,9 @@
  * The small world in which random operations run: which guest-physical pages there are, which of them hold page tables, and which
  * linear addresses are looked at. Small on purpose: operations that meet in the same few pages find what operations far apart never do.
  */
+import { kernelCaps } from '../../src/kvm/eras';
 import type { MachineConfig } from '../../src/kvm/machine';
+import { parseKernel } from '../../src/words/kernels';
 
 /** Paging modes of the guest. */
 export type GuestMode = '32' | 'pae' | '4level' | '5level';
@@ -60,7 +62,40 @@ export const CONFIGS: readonly GoldenConfig[] = [
   { name: 'shadow-amd-pae', machine: shadow('amd', { nx_huge_pages: true }), guest: 'pae' },
   { name: 'shadow-amd-32', machine: shadow('amd', { dirtyLogManualProtect: true }), guest: '32' },
   { name: 'shadow-amd-5level', machine: shadow('amd', { ...LA57, host_levels: 5 }), guest: '5level' },
+  // Page-modification logging, both MMUs.
+  { name: 'ept-tdp-pml', machine: ept({ pml: true }), guest: '4level' },
+  { name: 'ept-legacy-pml', machine: ept({ tdp_mmu: false, pml: true }), guest: 'pae' },
+  // Sub-page permissions.
+  { name: 'spp-rfc-2018', machine: ept({ kernel: 'spp-rfc-2018' }), guest: '4level' },
+  { name: 'spp-rfc-2018-pae', machine: ept({ kernel: 'spp-rfc-2018', pml: true }), guest: 'pae' },
+  { name: 'spp-v12', machine: ept({ kernel: 'spp-v12' }), guest: '4level' },
+  { name: 'spp-v12-32', machine: ept({ kernel: 'spp-v12', ept_ad: false }), guest: '32' },
+  // Other kernels: without SMM, without generations, before and after each change of the MMU.
+  { name: 'v3.6-ept', machine: ept({ kernel: 'v3.6' }), guest: '4level' },
+  { name: 'v3.6-shadow', machine: shadow('intel', { kernel: 'v3.6' }), guest: 'pae' },
+  { name: 'v3.11-shadow', machine: shadow('amd', { kernel: 'v3.11' }), guest: '4level' },
+  { name: 'v4.4-ept', machine: ept({ kernel: 'v4.4' }), guest: 'pae' },
+  { name: 'v4.4-shadow', machine: shadow('intel', { kernel: 'v4.4' }), guest: '32' },
+  { name: 'v4.19-npt', machine: npt({ kernel: 'v4.19' }), guest: '4level' },
+  { name: 'v4.20-shadow', machine: shadow('amd', { kernel: 'v4.20' }), guest: 'pae' },
+  { name: 'v5.10-ept', machine: ept({ kernel: 'v5.10' }), guest: '4level' },
+  { name: 'v5.10-shadow', machine: shadow('intel', { kernel: 'v5.10' }), guest: '4level' },
+  { name: 'v5.15-npt', machine: npt({ kernel: 'v5.15' }), guest: 'pae' },
+  { name: 'v5.17-shadow', machine: shadow('amd', { kernel: 'v5.17' }), guest: '32' },
+  { name: 'v6.12-ept', machine: ept({ kernel: 'v6.12' }), guest: '4level' },
+  { name: 'v6.12-npt-legacy', machine: npt({ kernel: 'v6.12', tdp_mmu: false }), guest: '32' },
+  { name: 'v6.12-shadow', machine: shadow('intel', { kernel: 'v6.12' }), guest: '4level' },
+  { name: 'v7.3-ept', machine: ept({ kernel: 'v7.3' }), guest: '5level' },
+  { name: 'v7.3-shadow', machine: shadow('amd', { kernel: 'v7.3' }), guest: 'pae' },
 ]; // prettier-ignore
+
+const capsOf = (config: GoldenConfig): ReturnType<typeof kernelCaps> =>
+  kernelCaps(parseKernel(config.machine.kernel ?? 'v6.1'));
+/** Whether a configuration has SMM: before v4.2 there was one address space. */
+export const smmOf = (config: GoldenConfig): boolean => capsOf(config).addressSpaces === 2;
+/** Whether it has sub-page permissions. */
+export const sppOf = (config: GoldenConfig): boolean =>
+  capsOf(config).spp !== 'absent' && config.machine.paging === 'ept';
 
 export const PAGE = 4096;
 
@@ -123,9 +158,9 @@ const slot = (
  * The memslots of a mode. With shadow paging no page has two names: KVM tracks writes to guest tables by frame number and address space,
  * so a table that is written under another name changes unnoticed, in the kernel as here.
  */
-export const slotsOf = (paging: MachineConfig['paging'] | undefined): readonly SlotSpec[] => {
-  const own = paging === 'shadow';
-  return [
+export const slotsOf = (config: GoldenConfig): readonly SlotSpec[] => {
+  const own = config.machine.paging === 'shadow';
+  const all = [
     slot(0, 0, 'low', 0, 64, [0], { fixed: true }),
     slot(0, 1, 'big', 0, 1024, [0x200, 0x600]),
     slot(0, 2, 'rom', 0, 16, [0x100], { readonly: true }),
@@ -138,6 +173,7 @@ export const slotsOf = (paging: MachineConfig['paging'] | undefined): readonly S
     slot(1, 3, 'smmdev', 0, 16, [0x80, 0x100]),
     slot(1, 4, own ? 'rom' : 'mid', 0, 16, [0x90], { readonly: true, initially: false }),
   ];
+  return smmOf(config) ? all : all.filter((s) => s.as_id === 0);
 };
 
 /** Frames that leaves point to: RAM, tables, read-only memory, movable memory, holes. */
@@ -148,6 +184,8 @@ export const LEAF_GFNS: readonly number[] = [
   0x100, 0x101, 0x10f, 0x200, 0x201, 0x3ff, 0x400, 0x5ff, 0x600, 0x7ff,
   0x700, 0xfee00, 0x12345,
 ]; // prettier-ignore
+/** Frames whose sub-pages get permissions: data of `low`, movable memory, huge host pages. */
+export const SPP_GFNS: readonly number[] = [0x00, 0x02, 0x04, 0x20, 0x21, 0x28, 0x2c, 0x80, 0x8f, 0x90, 0x200, 0x201, 0x3ff, 0x600]; // prettier-ignore
 /** First frames of large pages: over everything below 2M, over huge host pages, over a hole. */
 export const LARGE_GFNS: readonly number[] = [0x0, 0x200, 0x400, 0x600, 0x800];
 

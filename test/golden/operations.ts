@@ -4,7 +4,7 @@
  * sense when its turn comes does nothing.
  */
 import {
-  LARGE_GFNS, LEAF_GFNS, linearPages, SHAPES, slotsOf, TABLE_GFN, TABLES,
+  LARGE_GFNS, LEAF_GFNS, linearPages, SHAPES, slotsOf, sppOf, SPP_GFNS, TABLE_GFN, TABLES,
   type GoldenConfig, type GuestMode, type LinearPage, type ModeShape, type SlotSpec,
 } from './layout'; // prettier-ignore
 import type { AccessKind } from './oracle';
@@ -53,6 +53,7 @@ export type Op =
   | { readonly kind: 'dirty-get'; readonly slot: number }
   | { readonly kind: 'dirty-clear'; readonly slot: number; readonly mask: number }
   | { readonly kind: 'invalidate'; readonly slot: number; readonly index: number }
+  | { readonly kind: 'spp'; readonly gfn: number; readonly maps: readonly number[] }
   | { readonly kind: 'host-write'; readonly slot: number; readonly index: number; readonly offset: number; readonly value: bigint }
   | { readonly kind: 'snapshot' }; // prettier-ignore
 
@@ -63,6 +64,8 @@ export interface Mode {
   readonly shape: ModeShape;
   readonly pages: readonly LinearPage[];
   readonly slots: readonly SlotSpec[];
+  /** sub-page permissions exist */
+  readonly spp: boolean;
 }
 
 export const modeOf = (config: GoldenConfig): Mode => ({
@@ -70,7 +73,8 @@ export const modeOf = (config: GoldenConfig): Mode => ({
   guest: config.guest,
   shape: SHAPES[config.guest],
   pages: linearPages(config.guest),
-  slots: slotsOf(config.machine.paging),
+  slots: slotsOf(config),
+  spp: sppOf(config),
 });
 
 /** vCPUs that run guests with paging; the next one only edits tables, with paging off. */
@@ -132,6 +136,10 @@ export function decode(mode: Mode, raw: Raw): Op {
   const k = Math.floor((kind * 1000) / RAW_LIMIT);
   const vcpu = a % GUEST_VCPUS;
   const page = skewed(b, pages.length);
+  if (k < 40 && mode.spp) {
+    const map = (n: number): number => (n % 3 === 0 ? 0xffffffff : n % 16 === 1 ? 0 : Math.imul(n, 0x9e3779b1) >>> 0);
+    return { kind: 'spp', gfn: pick(SPP_GFNS, b), maps: Array.from({ length: 1 + (c % 3) }, (_, i) => map(d + i * e)) };
+  }
   if (k < 430) {
     const offsets = e % 3 === 0 ? pick(shape.indices[0], e >> 2) * shape.entrySize : pick([0x400, 0x408, 0x7f0, 0x3f8], e);
     const wide = shape.entrySize === 8 && (mode.guest === '4level' || mode.guest === '5level');
@@ -139,7 +147,8 @@ export function decode(mode: Mode, raw: Raw): Op {
     const access = pick(['load', 'load', 'load', 'store', 'store', 'store', 'rmw', 'fetch'] as const, c);
     const junk = entry(mode, 1 + (d % shape.levels), d >> 3, e, b);
     return {
-      kind: 'access', vcpu, page, gfn: pick(LEAF_GFNS, b), offset: offsets & 0xff8, access,
+      // with sub-pages also one that reaches from one into the next
+      kind: 'access', vcpu, page, gfn: pick(LEAF_GFNS, b), offset: mode.spp && e % 16 === 5 ? 0x47c : offsets & 0xff8, access,
       size: access === 'fetch' ? 1 : size, user: ((c >> 8) & 3) === 0, ac: ((c >> 10) & 3) === 0,
       value: BigInt.asUintN(8 * size, d % 4 === 0 ? BigInt(e) * 0x1_0001_0000n + BigInt(d) : junk),
     }; // prettier-ignore

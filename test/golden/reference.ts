@@ -15,6 +15,8 @@ export interface SlotState {
   young: boolean;
   /** pages (index in the slot) that the guest wrote since the log was last taken */
   dirty: Set<number>;
+  /** access maps of pages (index in the slot) whose sub-pages are not all writable: bit i for the 128 bytes from 128 i on */
+  readonly maps: Map<number, number>;
 }
 
 /** A page-table entry as memory holds it, or held it; page -1: there is no memory. */
@@ -194,6 +196,20 @@ export class Reference {
       if (keep.length === 0) this.moved.delete(key);
       else this.moved.set(key, keep);
     }
+  }
+
+  /** The access map of a frame: which of its sub-pages may be written. */
+  mapAt(as: number, gfn: number): number {
+    const s = this.slotAt(as, gfn);
+    return s?.maps.get(gfn - s.gfn) ?? 0xffffffff;
+  }
+
+  /** Whether sub-page permissions forbid a write of so many bytes. */
+  forbidden(as: number, gfn: number, offset: number, size: number): boolean {
+    const map = this.mapAt(as, gfn);
+    for (let i = offset >>> 7; i <= Math.min(4095, offset + size - 1) >>> 7; i++)
+      if (((map >>> i) & 1) === 0) return true;
+    return false;
   }
 
   /** The guest wrote a frame: a slot that logs has to know. */
