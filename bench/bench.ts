@@ -7,6 +7,8 @@
  *     return [{ ...walk, reference: { name: 'C, same checks', value: 9.1 } }];
  *   }
  */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Bench } from 'tinybench';
 
 export type Unit = 'ns' | 'µs' | 'ms' | 's' | 'KiB' | 'MiB' | 'per s';
@@ -53,4 +55,20 @@ export function middle(samples: readonly number[]): { value: number; spread: num
   const sorted = [...samples].sort((a, b) => a - b);
   const at = (part: number) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? NaN;
   return { value: at(0.5), spread: (at(0.75) - at(0.25)) / 2 };
+}
+
+/** Collects all garbage. */
+export function collect(): void {
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+}
+
+/** Bytes in use, on the heap and in buffers, once all garbage is collected: finalizers and buffers take a turn of their own. */
+export async function bytesInUse(): Promise<number> {
+  for (let i = 0; i < 3; i++) {
+    collect();
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }

@@ -14,7 +14,7 @@ import { Tlb } from '../src/hw/tlb';
 import { ElfCore } from '../src/targets/dump/elf';
 import { openSource } from '../src/targets/dump/elf-source';
 import { ACC_READ, ACC_USER, R_HPA_HI, R_HPA_LO, Translator } from '../src/hw/translate';
-import type { Row } from './bench';
+import { collect, type Row } from './bench';
 
 /** Own constants: imported ones are loaded and checked at each use, which would count as the walk's time. */
 const HPA_LO = R_HPA_LO;
@@ -245,7 +245,7 @@ class Reference {
 
 /** Heap growth in bytes per call over `calls` calls of a function that makes PAGES walks. */
 function heapGrowth(work: () => number, calls: number): number {
-  globalThis.gc?.();
+  collect();
   const before = process.memoryUsage().heapUsed;
   for (let i = 0; i < calls; i++) work();
   return process.memoryUsage().heapUsed - before;

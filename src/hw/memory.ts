@@ -270,13 +270,18 @@ export class PhysMemory {
 
   /** Index in the arena of the word that holds `pa`. */
   private at(pa: number): number {
-    checkAddress(pa);
-    return (this.find(pa | 0, (pa / 0x1_0000_0000) | 0) << 10) | ((pa & 0xffc) >>> 2);
+    const lo = pa >>> 0;
+    const hi = (pa / 0x1_0000_0000) >>> 0;
+    // Cheaper than checkAddress(), and as strict: fractions, negative numbers and NaN are not the sum of their halves.
+    if (hi >= 0x10_0000 || hi * 0x1_0000_0000 + lo !== pa) checkAddress(pa);
+    return (this.find(lo | 0, hi | 0) << 10) | ((pa & 0xffc) >>> 2);
   }
 
   private writable(pa: number): number {
-    checkAddress(pa);
-    return (this.own(Math.floor(pa / FRAME_SIZE)) << 10) | ((pa & 0xffc) >>> 2);
+    const lo = pa >>> 0;
+    const hi = (pa / 0x1_0000_0000) >>> 0;
+    if (hi >= 0x10_0000 || hi * 0x1_0000_0000 + lo !== pa) checkAddress(pa);
+    return (this.own(hi * 0x10_0000 + (lo >>> 12)) << 10) | ((pa & 0xffc) >>> 2);
   }
 }
 

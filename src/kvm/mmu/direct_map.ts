@@ -43,14 +43,12 @@ export class ShadowWalk {
   private table = 0;
   private lo = 0;
   private hi = 0;
-  private vcpu!: KvmVcpu;
 
   /** shadow_walk_init(): a guest with fewer levels than the root starts at its pae_root entry. */
   init(vcpu: KvmVcpu, addrLo: number, addrHi: number, root_hpa = vcpu.mmu.root.hpa): void {
     const m = vcpu.kvm.machine;
     const mmu = vcpu.mmu;
     const R = m.roles;
-    this.vcpu = vcpu;
     this.lo = addrLo;
     this.hi = addrHi;
     this.table = root_hpa / 4096;
@@ -81,14 +79,20 @@ export class ShadowWalk {
   }
 
   /** shadow_walk_next(): down through the entry just looked at. */
-  next(lo: number, hi: number): void {
-    const f = this.vcpu.kvm.machine.spte;
+  next(vcpu: KvmVcpu, lo: number, hi: number): void {
+    const f = vcpu.kvm.machine.spte;
     if (!f.isPresent(lo, hi) || f.isLast(lo, this.level)) {
       this.level = 0;
       return;
     }
     this.table = f.pfn(lo, hi);
     this.level--;
+  }
+
+  /** __shadow_walk_next() with the entry as it is now. */
+  step(vcpu: KvmVcpu): void {
+    const { mem } = vcpu.kvm.machine;
+    this.next(vcpu, mem.readLo(this.sptep), mem.readHi(this.sptep));
   }
 }
 
@@ -108,7 +112,7 @@ export function get_walk(vcpu: KvmVcpu, addr: bigint, out: SpteWalk): void {
     out.level[i] = w.level;
     out.lo[i] = lo;
     out.hi[i] = hi;
-    w.next(lo, hi);
+    w.next(vcpu, lo, hi);
   }
 }
 
@@ -123,7 +127,7 @@ export function direct_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   let base = fault.gfn;
   let lo = 0;
   let hi = 0;
-  for (w.init(vcpu, fault.addrLo, fault.addrHi); w.okay(); w.next(lo, hi)) {
+  for (w.init(vcpu, fault.addrLo, fault.addrHi); w.okay(); w.next(vcpu, lo, hi)) {
     lo = m.mem.readLo(w.sptep);
     hi = m.mem.readHi(w.sptep);
     if (fault.nx_huge_page_workaround_enabled) disallowed_hugepage_adjust(vcpu, fault, lo, hi, w.level);

@@ -84,7 +84,7 @@ function invlpg(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, root_hpa: number): void
       prefetch_gpte(vcpu, sp, sptep, four ? m.mem.read32(hpa) : m.mem.readLo(hpa), four ? 0 : m.mem.readHi(hpa), false);
     }
     if (!sp.unsync_children) break;
-    it.next(m.mem.readLo(sptep), m.mem.readHi(sptep));
+    it.step(vcpu);
   }
   leave(m);
 }

@@ -54,11 +54,31 @@ export interface GuestPteFormat {
   /** PT_GUEST_ACCESSED_MASK, PT_GUEST_DIRTY_MASK */
   readonly accessed: number;
   readonly dirty: number;
+  /** FNAME() of the functions on the fault path, made once */
+  readonly walk_addr_generic: string;
+  readonly page_fault: string;
+  readonly is_self_change_mapping: string;
+  readonly fetch: string;
+  readonly pte_prefetch: string;
 }
 
-const PAGING64: GuestPteFormat = { name: 'paging64', size: 8, bits: 9, present: 1, accessed: 0x20, dirty: 0x40 };
-const PAGING32: GuestPteFormat = { name: 'paging32', size: 4, bits: 10, present: 1, accessed: 0x20, dirty: 0x40 };
-const EPT: GuestPteFormat = { name: 'ept', size: 8, bits: 9, present: 7, accessed: 0x100, dirty: 0x200 };
+type Instance = Omit<
+  GuestPteFormat,
+  'walk_addr_generic' | 'page_fault' | 'is_self_change_mapping' | 'fetch' | 'pte_prefetch'
+>;
+
+const named = (format: Instance): GuestPteFormat => ({
+  ...format,
+  walk_addr_generic: `${format.name}_walk_addr_generic`,
+  page_fault: `${format.name}_page_fault`,
+  is_self_change_mapping: `${format.name}_is_self_change_mapping`,
+  fetch: `${format.name}_fetch`,
+  pte_prefetch: `${format.name}_pte_prefetch`,
+});
+
+const PAGING64 = named({ name: 'paging64', size: 8, bits: 9, present: 1, accessed: 0x20, dirty: 0x40 });
+const PAGING32 = named({ name: 'paging32', size: 4, bits: 10, present: 1, accessed: 0x20, dirty: 0x40 });
+const EPT = named({ name: 'ept', size: 8, bits: 9, present: 7, accessed: 0x100, dirty: 0x200 });
 
 /** The instance that walks a context's guest tables. */
 export function guest_format(m: Machine, mmu: KvmMmu): GuestPteFormat {
@@ -137,7 +157,7 @@ export function walk_addr_generic(
   const format = guest_format(m, mmu);
   const { size, bits } = format;
   const four = size === 4;
-  enter(m, `${format.name}_walk_addr_generic`, vcpu.vcpu_id, w);
+  enter(m, format.walk_addr_generic, vcpu.vcpu_id, w);
   const addr = (BigInt(addrHi) << 32n) | BigInt(addrLo);
   const write_fault = (access & PFERR_WRITE) !== 0;
   const fetch_fault = (access & PFERR_FETCH) !== 0;

@@ -43,6 +43,7 @@ interface PrefetchPtes {
 }
 
 const walker = new GuestWalker();
+const levels = new ShadowWalk();
 const prefetch: PrefetchPtes = { lo: new Uint32Array(PTE_PREFETCH_NUM), hi: new Uint32Array(PTE_PREFETCH_NUM) };
 
 /** The name of the instance that serves a context. */
@@ -52,43 +53,43 @@ export const instance = (vcpu: KvmVcpu): 'paging64' | 'paging32' | 'ept' =>
 /** FNAME(page_fault) */
 export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   const m = vcpu.kvm.machine;
-  enter(m, `${instance(vcpu)}_page_fault`, vcpu.vcpu_id, f);
-  const r = body();
+  enter(m, guest_format(m, vcpu.mmu).page_fault, vcpu.vcpu_id, f);
+  const r = page_fault(vcpu, f, walker);
   leave(m);
   return r;
+}
 
-  function body(): RET_PF {
-    const w = walker;
-    if (!walk_addr_generic(w, vcpu, vcpu.mmu, f.addrLo, f.addrHi, f.error_code & ~8)) {
-      if (!f.prefetch) kvm_inject_emulated_page_fault(vcpu, w);
-      return RET_PF.RETRY;
-    }
-    f.gfn = w.gfn;
-    f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
-    if (page_fault_handle_page_track(vcpu, f)) {
-      shadow_page_table_clear_flood(vcpu, f);
-      return RET_PF.WRITE_PROTECTED;
-    }
-    f.max_level = w.level;
-    if (m.caps.selfChangeMapping) {
-      enter(m, `${instance(vcpu)}_is_self_change_mapping`, vcpu.vcpu_id, w);
-      if (is_self_change_mapping(vcpu, w, f)) f.max_level = 1;
-      leave(m);
-    }
-    const got = kvm_faultin_pfn(vcpu, f);
-    if (got !== RET_PF.CONTINUE) return got;
-    const abnormal = handle_abnormal_pfn(vcpu, f, w.pte_access);
-    if (abnormal !== RET_PF.CONTINUE) return abnormal;
-    if (f.write && !(w.pte_access & ACC_WRITE) && !is_cr0_wp(m, vcpu.mmu) && !f.user && f.slot) {
-      // CR0.WP=0: the kernel may write a read-only page, through an entry that user mode cannot use.
-      w.pte_access |= ACC_WRITE;
-      w.pte_access &= ~ACC_USER;
-      if (is_cr4_smep(m, vcpu.mmu)) w.pte_access &= ~ACC_EXEC;
-    }
-    if (is_page_fault_stale(vcpu, f)) return RET_PF.RETRY;
-    if (!make_mmu_pages_available(vcpu)) return -28 as RET_PF;
-    return fetch(vcpu, f, w);
+function page_fault(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
+  const m = vcpu.kvm.machine;
+  if (!walk_addr_generic(w, vcpu, vcpu.mmu, f.addrLo, f.addrHi, f.error_code & ~8)) {
+    if (!f.prefetch) kvm_inject_emulated_page_fault(vcpu, w);
+    return RET_PF.RETRY;
   }
+  f.gfn = w.gfn;
+  f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
+  if (page_fault_handle_page_track(vcpu, f)) {
+    shadow_page_table_clear_flood(vcpu, f);
+    return RET_PF.WRITE_PROTECTED;
+  }
+  f.max_level = w.level;
+  if (m.caps.selfChangeMapping) {
+    enter(m, guest_format(m, vcpu.mmu).is_self_change_mapping, vcpu.vcpu_id, w);
+    if (is_self_change_mapping(vcpu, w, f)) f.max_level = 1;
+    leave(m);
+  }
+  const got = kvm_faultin_pfn(vcpu, f);
+  if (got !== RET_PF.CONTINUE) return got;
+  const abnormal = handle_abnormal_pfn(vcpu, f, w.pte_access);
+  if (abnormal !== RET_PF.CONTINUE) return abnormal;
+  if (f.write && !(w.pte_access & ACC_WRITE) && !is_cr0_wp(m, vcpu.mmu) && !f.user && f.slot) {
+    // CR0.WP=0: the kernel may write a read-only page, through an entry that user mode cannot use.
+    w.pte_access |= ACC_WRITE;
+    w.pte_access &= ~ACC_USER;
+    if (is_cr4_smep(m, vcpu.mmu)) w.pte_access &= ~ACC_EXEC;
+  }
+  if (is_page_fault_stale(vcpu, f)) return RET_PF.RETRY;
+  if (!make_mmu_pages_available(vcpu)) return -28 as RET_PF;
+  return fetch(vcpu, f, w);
 }
 
 /** kvm_inject_emulated_page_fault(): a stale translation of the address must go, or the guest would fault for ever. */
@@ -141,7 +142,7 @@ function shadow_page_table_clear_flood(vcpu: KvmVcpu, f: KvmPageFault): void {
   const it = new ShadowWalk();
   for (it.init(vcpu, f.addrLo, f.addrHi); it.okay();) {
     clear_flood(vcpu, it.sptep);
-    it.next(m.mem.readLo(it.sptep), m.mem.readHi(it.sptep));
+    it.step(vcpu);
   }
 }
 
@@ -158,9 +159,11 @@ function gpte_changed(vcpu: KvmVcpu, w: GuestWalker, level: number): boolean {
   const hpa = w.pte_hpa[level - 1];
   if (level === 1) {
     const base = hpa - (hpa % (PTE_PREFETCH_NUM * size));
+    const { words } = m.mem;
+    const at = (m.mem.find(base | 0, (base / 0x1_0000_0000) | 0) << 10) | ((base & 0xfff) >>> 2);
     for (let i = 0; i < PTE_PREFETCH_NUM; i++) {
-      prefetch.lo[i] = four ? m.mem.read32(base + i * 4) : m.mem.readLo(base + i * 8);
-      prefetch.hi[i] = four ? 0 : m.mem.readHi(base + i * 8);
+      prefetch.lo[i] = words[four ? at + i : at + 2 * i];
+      prefetch.hi[i] = four ? 0 : words[at + 2 * i + 1];
     }
   }
   const lo = four ? m.mem.read32(hpa) : m.mem.readLo(hpa);
@@ -172,49 +175,50 @@ function gpte_changed(vcpu: KvmVcpu, w: GuestWalker, level: number): boolean {
 function fetch(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
-  enter(m, `${instance(vcpu)}_fetch`, vcpu.vcpu_id, f);
-  const r = body();
+  enter(m, guest_format(m, vcpu.mmu).fetch, vcpu.vcpu_id, f);
+  const r = fetch_levels(vcpu, f, w);
   leave(m);
   return r;
+}
 
-  function body(): RET_PF {
-    const direct_access = w.pte_access;
-    let top = role_get(vcpu.mmu.cpu_role_base, m.roles.level);
-    if (top === 3) top = 2;
-    if (gpte_changed(vcpu, w, top)) return RET_PF.RETRY;
-    if (vcpu.mmu.root.hpa === INVALID_PAGE) return RET_PF.RETRY;
-    const it = new ShadowWalk();
-    const step = (): void => it.next(m.mem.readLo(it.sptep), m.mem.readHi(it.sptep));
-    for (it.init(vcpu, f.addrLo, f.addrHi); it.okay() && it.level > w.level; step()) {
-      clear_flood(vcpu, it.sptep);
-      const sp = kvm_mmu_get_child_sp(vcpu, it.sptep, w.table_gfn[it.level - 2], false, w.pt_access[it.level - 2]);
-      // A table that is linked again may have fallen behind while nobody used it.
-      if (sp?.unsync_children) mmu_sync_children(vcpu, sp);
-      if (gpte_changed(vcpu, w, it.level - 1)) return RET_PF.RETRY;
-      if (sp) link_shadow_page(vcpu, it.sptep, sp);
-      if (!m.caps.selfChangeMapping && f.write && w.table_gfn[it.level - 2] === f.gfn)
-        f.write_fault_to_shadow_pgtable = true;
-    }
-    kvm_mmu_hugepage_adjust(vcpu, f);
-    traceRequested(vcpu, f);
-    let base = f.gfn;
-    for (; it.okay(); step()) {
-      clear_flood(vcpu, it.sptep);
-      if (f.nx_huge_page_workaround_enabled)
-        disallowed_hugepage_adjust(vcpu, f, m.mem.readLo(it.sptep), m.mem.readHi(it.sptep), it.level);
-      base = f.gfn - (f.gfn % 512 ** (it.level - 1));
-      if (it.level === f.goal_level) break;
-      validate_direct_spte(vcpu, it.sptep, direct_access);
-      const sp = kvm_mmu_get_child_sp(vcpu, it.sptep, base, true, direct_access);
-      if (!sp) continue;
-      link_shadow_page(vcpu, it.sptep, sp);
-      if (f.huge_page_disallowed && f.req_level >= it.level) sp.nx_huge_page_disallowed = true;
-    }
-    if (it.level !== f.goal_level) return -14 as RET_PF;
-    const ret = mmu_set_spte(vcpu, f.slot, it.sptep, w.pte_access, base, f.pfnKind === 'pfn' ? f.pfn : -1, f);
-    if (ret !== RET_PF.SPURIOUS) pte_prefetch(vcpu, it.sptep);
-    return ret;
+function fetch_levels(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
+  const kvm = vcpu.kvm;
+  const m = kvm.machine;
+  const direct_access = w.pte_access;
+  let top = role_get(vcpu.mmu.cpu_role_base, m.roles.level);
+  if (top === 3) top = 2;
+  if (gpte_changed(vcpu, w, top)) return RET_PF.RETRY;
+  if (vcpu.mmu.root.hpa === INVALID_PAGE) return RET_PF.RETRY;
+  const it = levels;
+  for (it.init(vcpu, f.addrLo, f.addrHi); it.okay() && it.level > w.level; it.step(vcpu)) {
+    clear_flood(vcpu, it.sptep);
+    const sp = kvm_mmu_get_child_sp(vcpu, it.sptep, w.table_gfn[it.level - 2], false, w.pt_access[it.level - 2]);
+    // A table that is linked again may have fallen behind while nobody used it.
+    if (sp?.unsync_children) mmu_sync_children(vcpu, sp);
+    if (gpte_changed(vcpu, w, it.level - 1)) return RET_PF.RETRY;
+    if (sp) link_shadow_page(vcpu, it.sptep, sp);
+    if (!m.caps.selfChangeMapping && f.write && w.table_gfn[it.level - 2] === f.gfn)
+      f.write_fault_to_shadow_pgtable = true;
   }
+  kvm_mmu_hugepage_adjust(vcpu, f);
+  traceRequested(vcpu, f);
+  let base = f.gfn;
+  for (; it.okay(); it.step(vcpu)) {
+    clear_flood(vcpu, it.sptep);
+    if (f.nx_huge_page_workaround_enabled)
+      disallowed_hugepage_adjust(vcpu, f, m.mem.readLo(it.sptep), m.mem.readHi(it.sptep), it.level);
+    base = f.gfn - (f.gfn % 512 ** (it.level - 1));
+    if (it.level === f.goal_level) break;
+    validate_direct_spte(vcpu, it.sptep, direct_access);
+    const sp = kvm_mmu_get_child_sp(vcpu, it.sptep, base, true, direct_access);
+    if (!sp) continue;
+    link_shadow_page(vcpu, it.sptep, sp);
+    if (f.huge_page_disallowed && f.req_level >= it.level) sp.nx_huge_page_disallowed = true;
+  }
+  if (it.level !== f.goal_level) return -14 as RET_PF;
+  const ret = mmu_set_spte(vcpu, f.slot, it.sptep, w.pte_access, base, f.pfnKind === 'pfn' ? f.pfn : -1, f);
+  if (ret !== RET_PF.SPURIOUS) pte_prefetch(vcpu, it.sptep);
+  return ret;
 }
 
 /** validate_direct_spte(): a direct table below a guest huge page whose rights have changed is replaced. */
@@ -241,7 +245,7 @@ function pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
     direct_pte_prefetch(vcpu, sptep);
     return;
   }
-  enter(m, `${instance(vcpu)}_pte_prefetch`, vcpu.vcpu_id, sp);
+  enter(m, guest_format(m, vcpu.mmu).pte_prefetch, vcpu.vcpu_id, sp);
   const first = spte_index(sptep) & ~(PTE_PREFETCH_NUM - 1);
   for (let j = 0; j < PTE_PREFETCH_NUM; j++) {
     const p = sp.spt * 4096 + (first + j) * 8;
