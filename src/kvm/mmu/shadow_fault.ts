@@ -138,7 +138,6 @@ function is_self_change_mapping(vcpu: KvmVcpu, w: GuestWalker, f: KvmPageFault):
 }
 
 function shadow_page_table_clear_flood(vcpu: KvmVcpu, f: KvmPageFault): void {
-  const m = vcpu.kvm.machine;
   const it = new ShadowWalk();
   for (it.init(vcpu, f.addrLo, f.addrHi); it.okay();) {
     clear_flood(vcpu, it.sptep);
