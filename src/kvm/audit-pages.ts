@@ -70,7 +70,7 @@ function rootCounts(c: AuditContext, say: Report): void {
     if (sp.tdp_mmu_page) {
       if (sp.ptep !== INVALID_PAGE) continue;
       // Kernels that keep roots hold one reference until an invalidated root has been zapped.
-      const own = c.m.caps.tdpRootsKept && (!c.invalid(sp) || sp.tdp_mmu_scheduled_root_to_zap) ? 1 : 0;
+      const own = sp.tdp_mmu_scheduled_root_to_zap || (c.m.caps.tdpRootsKept && !c.invalid(sp)) ? 1 : 0;
       if (sp.tdp_mmu_root_count !== held + own)
         say(
           { page: sp },

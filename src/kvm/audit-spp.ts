@@ -4,7 +4,7 @@ import { hex, type AuditContext, type Report } from './audit-context';
 import { INVALID_PAGE, type KvmMmuPage } from './kvm_host';
 import { FULL_ACCESS, format_spp_spte, is_spp_spte, subpage_access } from './mmu/spp';
 import { role_get } from './roles';
-import { peek_mode } from './smram';
+import { memslots_of_mode } from './smram';
 
 /** Entries of an SPPT page that are not zero: index, halves. */
 function* entriesOf(c: AuditContext, sp: KvmMmuPage): Generator<{ index: number; lo: number; hi: number }> {
@@ -39,20 +39,40 @@ function tables(c: AuditContext, say: Report): void {
   }
 }
 
+/**
+ * Pages of vectors that a processor can reach. While an entry above is not valid it does not read them: the next miss fills them. The RFC
+ * never uses a table again whose root was freed (reference 25.2).
+ */
+function reachable(c: AuditContext): Set<KvmMmuPage> {
+  const { kvm, spte } = c.m;
+  const found = new Set<KvmMmuPage>();
+  const visit = (sp: KvmMmuPage | undefined): void => {
+    if (!sp || found.has(sp)) return;
+    found.add(sp);
+    if (c.level(sp) === 1) return;
+    for (const { lo, hi } of entriesOf(c, sp)) if (lo & 1) visit(kvm.sp_by_pfn.get(spte.pfn(lo, hi)));
+  };
+  for (const root of [kvm.sppt_root, ...kvm.vcpus.map((v) => v.root_mmu.sppt_root)])
+    if (root !== INVALID_PAGE) visit(kvm.sp_by_pfn.get(root / 4096));
+  return found;
+}
+
 function vectors(c: AuditContext, say: Report): void {
   const { m } = c;
+  const used = reachable(c);
+  /** access maps by frame; all other frames have the full one */
+  const restricted = new Map<number, number>();
+  for (const slot of memslots_of_mode(m.kvm, false).slots)
+    for (const [page, access] of slot.arch.subpage_wp_info ?? []) restricted.set(slot.base_gfn + page, access);
   for (const sp of c.sppPages) {
-    if (c.level(sp) !== 1) continue;
-    // While the entry above is not valid the processor does not read these vectors: the next miss fills them.
-    const used = [...sp.parent_ptes].some((p) => m.mem.readLo(p) & 1);
-    if (!used) continue;
+    if (c.level(sp) !== 1 || !used.has(sp)) continue;
     for (const { index, lo, hi } of entriesOf(c, sp)) {
       const gfn = sp.gfn + index;
       if ((lo | hi) & 0xaaaaaaaa) {
         say({ page: sp, index, gfn }, 'odd bits are set in a vector: an SPP misconfiguration');
         continue;
       }
-      const wanted = format_spp_spte(subpage_access(peek_mode(m, false, gfn), gfn));
+      const wanted = format_spp_spte(restricted.get(gfn) ?? FULL_ACCESS);
       if (lo !== wanted.lo || hi !== wanted.hi)
         say({ page: sp, index, gfn }, `the vector of gfn ${hex(gfn)} is not what its access map makes`);
     }

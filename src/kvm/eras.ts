@@ -62,6 +62,8 @@ export interface KernelCaps {
   /** SPTEs of a table whose child is already there with the same gfn and role are left alone */
   readonly childSpExists: 'present-and-small' | 'same-gfn-and-role';
   readonly prevRoots: boolean;
+  /** a context is rebuilt only if its role, base or ext, changed (v4.20); before, each time */
+  readonly contextByRole: boolean;
   /** sub-page permissions: the 2018 RFC with an SPPT per kvm_mmu, the 2020 series with one per VM */
   readonly spp: 'absent' | 'rfc-2018' | 'v12';
   /** with EPT the guest writes CR0.WP without an exit (v6.4, and the stable releases of spring 2023: 6.1.29, 5.15.112) */
@@ -122,6 +124,7 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     tdpRootsKept: at(kernel, 'v6.1'),
     childSpExists: at(kernel, 'v6.1') ? 'same-gfn-and-role' : 'present-and-small',
     prevRoots: at(kernel, 'v4.20'),
+    contextByRole: at(kernel, 'v4.20'),
     spp: kernel.patchSet === 'spp-rfc-2018' ? 'rfc-2018' : kernel.patchSet === 'spp-v12' ? 'v12' : 'absent',
     cr0WpGuestOwned: at(kernel, 'v6.4') || stable(kernel, 6, 1, 29) || stable(kernel, 5, 15, 112),
   };

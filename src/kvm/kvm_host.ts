@@ -130,6 +130,8 @@ export class KvmMmu {
   /** cpu_role.base.word and cpu_role.ext.word */
   cpu_role_base = 0;
   cpu_role_ext = 0;
+  /** CR4 as the context was built from: before v4.20 no half of a role tells its bits */
+  walk_cr4 = 0;
   /** root_role.word (v5.19+), mmu_role.base (before) */
   root_role = 0;
   root: RootInfo = { pgd: 0n, hpa: INVALID_PAGE };

@@ -85,7 +85,7 @@ export const CONFIGS: readonly GoldenConfig[] = [
   { name: 'v6.12-ept', machine: ept({ kernel: 'v6.12' }), guest: '4level' },
   { name: 'v6.12-npt-legacy', machine: npt({ kernel: 'v6.12', tdp_mmu: false }), guest: '32' },
   { name: 'v6.12-shadow', machine: shadow('intel', { kernel: 'v6.12' }), guest: '4level' },
-  { name: 'v7.3-ept', machine: ept({ kernel: 'v7.3' }), guest: '5level' },
+  { name: 'v7.3-ept', machine: ept({ kernel: 'v7.3', ...LA57 }), guest: '5level' },
   { name: 'v7.3-shadow', machine: shadow('amd', { kernel: 'v7.3' }), guest: 'pae' },
 ]; // prettier-ignore
 

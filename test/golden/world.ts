@@ -427,13 +427,16 @@ export class World {
     }
     const s = cpu.saved!;
     const pae = s.root.pdptes !== null && (s.cr0 & CR0.PG) !== 0n;
-    cpu.smm = false;
+    // Older kernels load them before they leave SMM, so from its address space (v4.20 em_rsm(); mended in v5.1).
+    const from = this.m.caps.smmExitFirst ? 0 : 1;
+    cpu.smm = from === 1;
     // RSM loads the PDPTEs from memory; with a reserved bit in one the processor would shut down.
     if (pae && this.pdptesOk(cpu, s.root.gfn) !== 'ok') {
       cpu.smm = true;
       return;
     }
-    const root = pae ? { gfn: s.root.gfn, pdptes: this.pdptesAt(0, s.root.gfn) } : s.root;
+    const root = pae ? { gfn: s.root.gfn, pdptes: this.pdptesAt(from, s.root.gfn) } : s.root;
+    cpu.smm = false;
     this.insn(cpu, insnRsm());
     cpu.saved = null;
     cpu.cr0 = s.cr0;

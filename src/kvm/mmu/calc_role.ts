@@ -4,7 +4,7 @@
  */
 import { emit, enter, leave, type Machine } from '../machine';
 import { is_guest_mode, is_smm, mmu_is_nested, type KvmMmu, type KvmVcpu } from '../kvm_host';
-import { role_get, role_put } from '../roles';
+import { role_get, role_put, type RoleField } from '../roles';
 import {
   __reset_rsvds_bits_mask_ept,
   reserved_gpa_bits,
@@ -157,6 +157,7 @@ function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number): 
   mmu.cpu_role_base = cpu.base;
   mmu.cpu_role_ext = cpu.ext;
   mmu.root_role = root_role;
+  if (cpuRoleWord(mmu) === old && root_role === oldRoot) return;
   emit(m, (o) =>
     o.event({
       kind: 'role_changed',
@@ -173,8 +174,9 @@ function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number): 
 /** cpu_role.as_u64 */
 export const cpuRoleWord = (mmu: KvmMmu): bigint => (BigInt(mmu.cpu_role_ext) << 32n) | BigInt(mmu.cpu_role_base);
 
-const sameRole = (mmu: KvmMmu, cpu: CpuRole, root_role: number): boolean =>
-  mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext && mmu.root_role === root_role;
+/** Whether a context can stay as it is. Roles without an ext half do not tell CR4.PSE, SMEP and others: it is rebuilt then. */
+const sameRole = (m: Machine, mmu: KvmMmu, cpu: CpuRole, root_role: number): boolean =>
+  m.caps.contextByRole && mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext && mmu.root_role === root_role;
 
 /** init_kvm_tdp_mmu() */
 function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
@@ -182,8 +184,9 @@ function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): vo
   const mmu = vcpu.root_mmu;
   const root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, cpu);
   enter(m, 'init_kvm_tdp_mmu', vcpu.vcpu_id, mmu);
-  if (!sameRole(mmu, cpu, root_role)) {
+  if (!sameRole(m, mmu, cpu, root_role)) {
     setRoles(vcpu, mmu, cpu, root_role);
+    mmu.walk_cr4 = Number(regs.cr4);
     mmu.page_fault = 'kvm_tdp_page_fault';
     mmu.sync_page = 'nonpaging_sync_page';
     mmu.invlpg = null;
@@ -211,8 +214,9 @@ export function shadow_mmu_init_context(
 ): void {
   const m = vcpu.kvm.machine;
   enter(m, 'shadow_mmu_init_context', vcpu.vcpu_id, mmu);
-  if (!sameRole(mmu, cpu, root_role)) {
+  if (!sameRole(m, mmu, cpu, root_role)) {
     setRoles(vcpu, mmu, cpu, root_role);
+    mmu.walk_cr4 = Number(regs.cr4);
     mmu.gva_to_gpa = gvaToGpaOf(regs);
     const paging = (regs.cr0 & CR0_PG) !== 0n;
     const kind = !paging ? 'nonpaging' : regs.cr4 & CR4_PAE ? 'paging64' : 'paging32';
@@ -234,9 +238,11 @@ function init_kvm_softmmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): vo
 
 /** init_kvm_nested_mmu(): a walker only, so it has a cpu_role and no root role (seed 1). */
 function init_kvm_nested_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
+  const m = vcpu.kvm.machine;
   const mmu = vcpu.nested_mmu;
-  if (mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext) return;
+  if (sameRole(m, mmu, cpu, mmu.root_role)) return;
   setRoles(vcpu, mmu, cpu, mmu.root_role);
+  mmu.walk_cr4 = Number(regs.cr4);
   mmu.get_guest_pgd = 'get_guest_cr3';
   mmu.inject_page_fault = 'kvm_inject_page_fault';
   mmu.invlpg = null;
@@ -353,11 +359,14 @@ export function kvm_mmu_after_set_cpuid(vcpu: KvmVcpu): void {
 /** is_cr0_pg(), is_cr4_pae() … of a context: read from cpu_role, never from the vCPU. */
 export const is_cr0_pg = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.level) > 0;
 export const is_cr4_pae = (m: Machine, mmu: KvmMmu): boolean => !m.roles.has4ByteGpte(mmu.cpu_role_base);
-export const is_cr4_pse = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_pse) === 1;
+/** A bit of CR4 in cpu_role.ext, or in the registers that the context was built from where roles have no ext half (before v4.20). */
+const cr4Bit = (m: Machine, mmu: KvmMmu, f: RoleField, bit: bigint): boolean =>
+  m.roles.extLayout === null ? (mmu.walk_cr4 & Number(bit)) !== 0 : role_get(mmu.cpu_role_ext, f) === 1;
+export const is_cr4_pse = (m: Machine, mmu: KvmMmu): boolean => cr4Bit(m, mmu, m.roles.ext_cr4_pse, CR4_PSE);
 export const is_cr4_smep = (m: Machine, mmu: KvmMmu): boolean =>
-  role_get(mmu.cpu_role_ext, m.roles.ext_cr4_smep) === 1 || role_get(mmu.cpu_role_base, m.roles.cr4_smep) === 1;
-export const is_cr4_smap = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_smap) === 1;
-export const is_cr4_pke = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_cr4_pke) === 1;
+  cr4Bit(m, mmu, m.roles.ext_cr4_smep, CR4_SMEP) || role_get(mmu.cpu_role_base, m.roles.cr4_smep) === 1;
+export const is_cr4_smap = (m: Machine, mmu: KvmMmu): boolean => cr4Bit(m, mmu, m.roles.ext_cr4_smap, CR4_SMAP);
+export const is_cr4_pke = (m: Machine, mmu: KvmMmu): boolean => cr4Bit(m, mmu, m.roles.ext_cr4_pke, CR4_PKE);
 export const is_efer_nx = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.efer_nx) === 1;
 export const is_efer_lma = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_ext, m.roles.ext_efer_lma) === 1;
 export const is_cr0_wp = (m: Machine, mmu: KvmMmu): boolean => role_get(mmu.cpu_role_base, m.roles.cr0_wp) === 1;

@@ -6,7 +6,7 @@
  * series of 2020 has one for the VM. Everything else is alike. Access maps have a bit for each sub-page of 128 bytes, 1 = writable.
  */
 import { emit, enter, leave, type Machine } from '../machine';
-import { EINVAL, kvm_vcpu_gfn_to_memslot, type IoctlResult } from '../kvm_main';
+import { EINVAL, kvm_slot_dirty_track_enabled, kvm_vcpu_gfn_to_memslot, type IoctlResult } from '../kvm_main';
 import {
   ACC_ALL,
   INVALID_PAGE,
@@ -235,6 +235,11 @@ export function spp_restore(m: Machine): void {
   s.hi = ((s.hi & ~SPP_SAVED_HI) | s.masks.spp.hi) >>> 0;
 }
 
+const is_dirty = (slot: KvmMemorySlot, gfn: number): boolean => {
+  const page = gfn - slot.base_gfn;
+  return slot.dirty_bitmap !== null && ((slot.dirty_bitmap[page >>> 5] >>> (page & 31)) & 1) === 1;
+};
+
 /** kvm_spp_mark_protection(): what a leaf that exists becomes when its frame's map changes. */
 function kvm_spp_mark_protection(kvm: Kvm, slot: KvmMemorySlot, gfn: number, access: number): void {
   const m = kvm.machine;
@@ -245,7 +250,10 @@ function kvm_spp_mark_protection(kvm: Kvm, slot: KvmMemorySlot, gfn: number, acc
     const { spp } = m.spte.masks;
     const lo = m.mem.readLo(sptep);
     const hi = m.mem.readHi(sptep) & ~SPP_SAVED_HI;
+    // While the page is protected for the dirty log the first write has to be noticed, as after spp_save().
+    const unseen = kvm_slot_dirty_track_enabled(slot) && !m.config.pml && !is_dirty(slot, gfn);
     if (access === FULL_ACCESS) m.mem.writeQ(sptep, lo, (hi & ~spp.hi) >>> 0);
+    else if (unseen) m.mem.writeQ(sptep, (lo & ~2) >>> 0, ((hi & ~spp.hi) | SPP_SAVED_HI) >>> 0);
     else m.mem.writeQ(sptep, (lo & ~2) >>> 0, (hi | spp.hi) >>> 0);
     leave(m);
   }

@@ -57,7 +57,13 @@ export class SpteFormat {
       eptExecOnly: true,
     });
     this.layout = layout;
-    this.masks = layout.hot;
+    // From v7.2 on EPT's R comes from ACC_READ, which this model does not tell from ACC_USER: of EPT both mean R. X and XU go together
+    // without mode-based execute control.
+    const { hot } = layout;
+    this.masks =
+      layout.xu === 0n
+        ? hot
+        : { ...hot, user: { lo: 1, hi: 0 }, x: { lo: hot.x.lo | hot.xu.lo, hi: hot.x.hi | hot.xu.hi } };
     this.enable_mmio_caching = layout.mmio.enabled;
     this.kvm_ad_enabled = layout.accessed !== 0n;
     this.presentByBit = layout.era.present !== 'nonzero';

@@ -161,6 +161,8 @@ export function kvm_tdp_mmu_invalidate_all_roots(kvm: Kvm): void {
   for (const root of kvm.tdp_mmu_roots)
     if (!role_get(root.role, m.roles.invalid)) {
       root.tdp_mmu_scheduled_root_to_zap = true;
+      // The reference that keeps the root until it has been zapped; kernels that keep roots have it since its birth.
+      if (!m.caps.tdpRootsKept) root.tdp_mmu_root_count++;
       root.role = role_put(root.role, m.roles.invalid, 1);
     }
   leave(m);
