@@ -81,32 +81,45 @@ function pageFreshness(t: Translator, entry: TlbEntry): Freshness {
   return secondStageFreshness(t, entry, gpa, entry.target);
 }
 
-function secondStageFreshness(t: Translator, entry: TlbEntry, gpa: bigint, target: bigint): Freshness {
+/** Where the second stage leads a guest-physical address now, and what for (rwx); null where it maps nothing. */
+function throughSecondStage(t: Translator, gpa: bigint): { hpa: bigint; serves: string } | null {
   const { r, stage2 } = t;
   const lo = Number(BigInt.asIntN(32, gpa));
   const hi = Number(BigInt.asIntN(32, gpa >> 32n));
-  let hpa = gpa;
-  let serves = 'rwx';
   if (stage2.kind === S2_EPT) {
     const leaf = eptLeaf(t.context, stage2.ept!, lo, hi);
-    if (leaf === null) return stale('EPT maps nothing here now');
+    if (leaf === null) return null;
     const offset = (1n << BigInt(3 + 9 * leaf.level)) - 1n;
     const frame = ((BigInt(leaf.hi & 0x000f_ffff) << 32n) | BigInt(leaf.lo >>> 0)) & 0x000f_ffff_ffff_f000n;
-    hpa = (frame & ~offset) | (gpa & offset);
     const execute = leaf.and & (stage2.ept!.mbec ? EPT_X | EPT_XU : EPT_X);
-    serves = `${leaf.and & EPT_R ? 'r' : ''}${leaf.and & EPT_W ? 'w' : ''}${execute ? 'x' : ''}`;
-  } else if (stage2.kind === S2_NPT) {
+    return {
+      hpa: (frame & ~offset) | (gpa & offset),
+      serves: `${leaf.and & EPT_R ? 'r' : ''}${leaf.and & EPT_W ? 'w' : ''}${execute ? 'x' : ''}`,
+    };
+  }
+  if (stage2.kind === S2_NPT) {
     const npt = new PagingState(permissive(stage2.npt!.tables), stage2.npt!.stage2, 'npt', stage2.npt!.pendingBase);
     npt.rootLo = stage2.npt!.rootLo;
     npt.rootHi = stage2.npt!.rootHi;
-    if (walkTables(t.context, npt, lo, hi, ACC_READ) !== OK) return stale('NPT maps nothing here now');
-    hpa = (BigInt(r[R_OUT_HI] >>> 0) << 32n) | BigInt(r[R_OUT_LO] >>> 0);
+    if (walkTables(t.context, npt, lo, hi, ACC_READ) !== OK) return null;
     const now = r[R_RIGHTS];
-    serves = `${now & RIGHT_U ? 'r' : ''}${now & RIGHT_W ? 'w' : ''}${now & RIGHT_NX ? '' : 'x'}`;
+    return {
+      hpa: (BigInt(r[R_OUT_HI] >>> 0) << 32n) | BigInt(r[R_OUT_LO] >>> 0),
+      serves: `${now & RIGHT_U ? 'r' : ''}${now & RIGHT_W ? 'w' : ''}${now & RIGHT_NX ? '' : 'x'}`,
+    };
   }
-  if (hpa !== target) return stale(`the tables lead to hpa ${hex(hpa)} now, the entry to ${hex(target)}`);
+  return { hpa: gpa, serves: 'rwx' };
+}
+
+/** The second stage's name, which maps nothing any more. */
+const nameOf = (t: Translator): string => (t.stage2.kind === S2_EPT ? 'EPT' : 'NPT');
+
+function secondStageFreshness(t: Translator, entry: TlbEntry, gpa: bigint, target: bigint): Freshness {
+  const now = throughSecondStage(t, gpa);
+  if (now === null) return stale(`${nameOf(t)} maps nothing here now`);
+  if (now.hpa !== target) return stale(`the tables lead to hpa ${hex(now.hpa)} now, the entry to ${hex(target)}`);
   for (const c of entry.serves)
-    if (c !== '-' && !serves.includes(c)) return stale(`the second stage forbids ${NAMES[c]} now`);
+    if (c !== '-' && !now.serves.includes(c)) return stale(`the second stage forbids ${NAMES[c]} now`);
   return fresh;
 }
 
@@ -115,7 +128,7 @@ const NAMES: Readonly<Record<string, string>> = { r: 'reads', w: 'writes', x: 'f
 /** Re-reads the guest's entries down to the level of a paging-structure entry. */
 function structureFreshness(t: Translator, entry: TlbEntry): Freshness {
   const g = tablesOf(t, entry);
-  const { memory, stage2 } = t;
+  const { memory } = t;
   const { entryShift, indexMask, mode } = g.tables;
   if (mode.name === 'off') return { state: 'unknown', why: 'paging is off' };
   let table = (BigInt(g.rootHi >>> 0) << 32n) | BigInt(g.rootLo >>> 0);
@@ -128,22 +141,9 @@ function structureFreshness(t: Translator, entry: TlbEntry): Freshness {
       const shift = BigInt(12 + (level - 1) * mode.indexBits);
       const index = Number(entry.address >> shift) & indexMask;
       const gpa = table + BigInt(index << entryShift);
-      let hpa = gpa;
-      if (stage2.kind === S2_EPT) {
-        const leaf = eptLeaf(
-          t.context,
-          stage2.ept!,
-          Number(BigInt.asIntN(32, gpa)),
-          Number(BigInt.asIntN(32, gpa >> 32n)),
-        );
-        if (leaf === null) return stale(`EPT maps the guest's level ${level} table nowhere now`);
-        const offset = (1n << BigInt(3 + 9 * leaf.level)) - 1n;
-        const frame = ((BigInt(leaf.hi & 0x000f_ffff) << 32n) | BigInt(leaf.lo >>> 0)) & 0x000f_ffff_ffff_f000n;
-        hpa = (frame & ~offset) | (gpa & offset);
-      } else if (stage2.kind === S2_NPT) {
-        return { state: 'unknown', why: 'checked for pages only under NPT' };
-      }
-      raw = entryShift === 3 ? memory.readQ(Number(hpa)) : BigInt(memory.read32(Number(hpa)));
+      const now = throughSecondStage(t, gpa);
+      if (now === null) return stale(`${nameOf(t)} maps the guest's level ${level} table nowhere now`);
+      raw = entryShift === 3 ? memory.readQ(Number(now.hpa)) : BigInt(memory.read32(Number(now.hpa)));
     }
     if ((raw & BigInt(PTE_P)) === 0n) return stale(`the level ${level} entry is not present now`);
     table = raw & 0x000f_ffff_ffff_f000n;

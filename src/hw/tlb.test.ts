@@ -291,10 +291,15 @@ describe('TLB', () => {
       }
       t.tlb = new Tlb();
       assert.equal(read(t, VA, ACC_WRITE), OK);
+      assert.deepEqual(new Set(checkTlb(t).map((e) => e.freshness.state)), new Set(['fresh']), kind);
       poke64(memory, at, memory.readQ(at) & ~2n);
       const stale = checkTlb(t).filter((e) => e.freshness.state === 'stale');
       assert.deepEqual([...new Set(stale.map((e) => e.kind))].sort(), ['guest-physical', 'page']);
       assert.ok(stale.every((e) => e.freshness.state === 'stale' && /forbids writes now/.test(e.freshness.why)));
+      // The guest's own tables go: whatever came from them is stale, paging-structure entries too.
+      poke64(memory, 0x1000 + Number((VA >> 39n) & 511n) * 8, 0n);
+      const structures = checkTlb(t).filter((e) => e.kind === 'paging-structure');
+      assert.ok(structures.length > 0 && structures.every((e) => e.freshness.state === 'stale'), kind);
     }
   });
 
