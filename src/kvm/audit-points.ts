@@ -12,6 +12,7 @@ import type { FrameKind, FrameLocals, Observer } from './observer';
 const POINTS: Readonly<Record<string, string>> = {
   kvm_mmu_page_fault: 'page fault',
   kvm_mmu_pte_write: 'pte write',
+  kvm_mmu_track_write: 'pte write',
   kvm_mmu_sync_roots: 'sync',
 };
 

@@ -11,7 +11,7 @@ import { RFLAGS } from '../hw/regs';
 import { enter, leave } from './machine';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
-import { kvm_mmu_pte_write } from './mmu/pte_write';
+import { kvm_page_track_write } from './mmu/pte_write';
 import { vcpu_match_mmio_gpa, vcpu_match_mmio_gva } from './mmu/mmio';
 import { kvm_mmu_unprotect_gfn_and_retry, kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';
 import {
@@ -158,12 +158,33 @@ class EmulatorBus implements Bus {
     if (kvm_gpa_to_hpa(this.m, slot, gpa, true) < 0) return this.write(linear, size, value);
     void old;
     kvm_vcpu_write_guest(vcpu, gpa, size, value);
-    kvm_mmu_pte_write(vcpu, gpa, value, size);
+    kvm_page_track_write(vcpu, gpa, value, size);
     return true;
+  }
+
+  /** write_emulate(): into memory, and the shadow MMU hears of it. @returns false: there is no memory to write to */
+  private writePhys(gpa: number, value: bigint, bytes: number): boolean {
+    const { m, vcpu } = this;
+    enter(m, 'write_emulate', vcpu.vcpu_id, this.ctxt);
+    enter(m, 'emulator_write_phys', vcpu.vcpu_id, this.ctxt);
+    enter(m, 'kvm_vcpu_write_guest', vcpu.vcpu_id, null);
+    const done = kvm_vcpu_write_guest(vcpu, gpa, bytes, value);
+    leave(m);
+    if (done) kvm_page_track_write(vcpu, gpa, value, bytes);
+    leave(m);
+    leave(m);
+    return done;
   }
 
   /** emulator_read_write(): page by page; `value` null reads. */
   private readWrite(linear: bigint, size: number, value: bigint | null): boolean {
+    enter(this.m, 'emulator_read_write', this.vcpu.vcpu_id, this.ctxt);
+    const ok = this.pageByPage(linear, size, value);
+    leave(this.m);
+    return ok;
+  }
+
+  private pageByPage(linear: bigint, size: number, value: bigint | null): boolean {
     const vcpu = this.vcpu;
     const m = this.m;
     if (value === null && vcpu.mmio_read_completed) {
@@ -222,9 +243,13 @@ class EmulatorBus implements Bus {
     let mmio: boolean;
     if (this.ctxt.gpa_available && (linear & 0xfffn) === BigInt(this.ctxt.gpa_val % 4096)) {
       gpa = this.ctxt.gpa_val;
+      enter(m, 'vcpu_is_mmio_gpa', vcpu.vcpu_id, vcpu);
       mmio = this.isMmioGpa(linear, gpa, write);
+      leave(m);
     } else {
+      enter(m, 'vcpu_mmio_gva_to_gpa', vcpu.vcpu_id, vcpu);
       const r = this.mmioGvaToGpa(linear, write);
+      leave(m);
       if (r.gpa < 0) {
         leave(m);
         return this.pageFault();
@@ -235,8 +260,7 @@ class EmulatorBus implements Bus {
     let done = false;
     if (!mmio) {
       if (write) {
-        done = kvm_vcpu_write_guest(vcpu, gpa, bytes, value);
-        if (done) kvm_mmu_pte_write(vcpu, gpa, value, bytes);
+        done = this.writePhys(gpa, value, bytes);
       } else {
         const v = kvm_vcpu_read_guest(vcpu, gpa, bytes);
         if (v !== null) {
@@ -246,6 +270,11 @@ class EmulatorBus implements Bus {
       }
     }
     if (!done) {
+      // No device of the model is in the kernel: the bus finds none, and user space is asked.
+      enter(m, write ? 'vcpu_mmio_write' : 'vcpu_mmio_read', vcpu.vcpu_id, vcpu);
+      enter(m, write ? 'kvm_io_bus_write/device' : 'kvm_io_bus_read', vcpu.vcpu_id, null);
+      leave(m);
+      leave(m);
       if (write && m.observer)
         m.observer.event({ kind: 'kvm_mmio', vcpu: vcpu.vcpu_id, type: 2, len: bytes, gpa: BigInt(gpa), val: value });
       for (let at = 0; at < bytes; at += 8)

@@ -91,7 +91,7 @@ export function skip_emulated_instruction(vcpu: KvmVcpu, exit: VmExit): void {
 }
 
 /** kvm_fast_pio(): out completes at once with an exit to user space; in waits for its data. */
-export function complete_pio(vcpu: KvmVcpu, exit: VmExit, handler: string): number {
+export function complete_pio(vcpu: KvmVcpu, exit: VmExit, handler: 'handle_io' | 'io_interception'): number {
   const m = vcpu.kvm.machine;
   const io = exit.io;
   if (!io) return 1;

@@ -65,6 +65,12 @@ const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
  */
 export function kvm_set_memory_region(kvm: Kvm, r: UserMemoryRegion, internal = false): IoctlResult {
   const m = kvm.machine;
+  // KVM's own slots do not come from user space.
+  if (!internal) {
+    enter(m, 'kvm_vm_ioctl', -1, null);
+    enter(m, 'kvm_vm_ioctl_set_memory_region', -1, r);
+    enter(m, 'kvm_set_memory_region', -1, r);
+  }
   enter(m, '__kvm_set_memory_region', -1, r);
   const result = checkAndSet(kvm, r, internal);
   if (result.errno !== 0 && m.observer)
@@ -76,7 +82,7 @@ export function kvm_set_memory_region(kvm: Kvm, r: UserMemoryRegion, internal = 
       errno: result.errno,
       text: result.text,
     });
-  leave(m);
+  for (let frames = internal ? 1 : 4; frames > 0; frames--) leave(m);
   return result;
 }
 
@@ -157,6 +163,14 @@ function checkAndSet(kvm: Kvm, r: UserMemoryRegion, internal: boolean): IoctlRes
   return kvm_set_memslot(kvm, slots, old, fresh, change);
 }
 
+/** What kvm_set_memslot() calls for a change. */
+const CHANGES = {
+  create: 'kvm_create_memslot',
+  delete: 'kvm_delete_memslot',
+  move: 'kvm_move_memslot',
+  flags: 'kvm_update_flags_memslot',
+} as const;
+
 /** kvm_set_memslot(): invalidate, prepare, replace, commit; each swap of the active set moves the generation. */
 function kvm_set_memslot(
   kvm: Kvm,
@@ -172,7 +186,11 @@ function kvm_set_memslot(
     old.flags |= KVM_MEMSLOT_INVALID;
     kvm_swap_active_memslots(kvm, slots);
     enter(m, 'kvm_arch_flush_shadow_memslot', -1, old);
+    enter(m, 'kvm_page_track_flush_slot', -1, old);
+    enter(m, 'kvm_mmu_invalidate_zap_pages_in_memslot', -1, old);
     kvm_mmu_zap_all_fast(kvm);
+    leave(m);
+    leave(m);
     leave(m);
     leave(m);
   }
@@ -185,13 +203,25 @@ function kvm_set_memslot(
     const first = m.host.lookup(fresh.userspace_addr);
     if (first && first.index + fresh.npages <= first.backing.pfns.length)
       fresh.backing = { of: first.backing, first: first.index };
+    enter(m, 'kvm_arch_prepare_memory_region', -1, fresh);
     if (change === 'flags' && old) fresh.arch = old.arch;
-    else fresh.arch = kvm_alloc_memslot_metadata(fresh);
+    else {
+      enter(m, 'kvm_alloc_memslot_metadata', -1, fresh);
+      fresh.arch = kvm_alloc_memslot_metadata(fresh);
+      leave(m);
+    }
+    leave(m);
     leave(m);
   }
+  enter(m, CHANGES[change], -1, { old, new: fresh, change });
+  enter(m, 'kvm_replace_memslot', -1, { old, new: fresh, change });
   if (old) slots.remove(old);
   if (fresh) slots.insert(fresh);
+  leave(m);
+  enter(m, 'kvm_activate_memslot', -1, fresh);
   kvm_swap_active_memslots(kvm, slots);
+  leave(m);
+  leave(m);
   const id = fresh?.id ?? old?.id ?? 0;
   emit(m, (o) =>
     o.event({
@@ -204,9 +234,11 @@ function kvm_set_memslot(
     }),
   );
   enter(m, 'kvm_commit_memory_region', -1, { old, new: fresh, change });
+  enter(m, 'kvm_arch_commit_memory_region', -1, { old, new: fresh, change });
   if (change === 'create' || change === 'delete') recomputeBudget(kvm);
   for (const vcpu of kvm.vcpus) vmx_update_cpu_dirty_logging(vcpu);
   kvm_mmu_slot_apply_flags(kvm, old, fresh, change);
+  leave(m);
   leave(m);
   if (m.caps.memslotGeneration === 'none' && (change === 'create' || change === 'move')) {
     // v3.1..v3.10: MMIO sptes carry no generation, so a new slot can only be seen once all of them are gone.

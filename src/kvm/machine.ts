@@ -43,6 +43,7 @@ import { kvm_mmu_unload } from './mmu/roots';
 import { kvm_vm_ioctl_get_subpages, kvm_vm_ioctl_set_subpages, type SubpagesResult } from './mmu/spp';
 import { SpteFormat } from './mmu/spte';
 import { kvm_mmu_zap_all } from './mmu/zap';
+import { type FrameName, KernelFrames } from './functions';
 import type { Observer } from './observer';
 import type { FrameLocals } from './observer';
 import { RoleCodec } from './roles';
@@ -184,13 +185,13 @@ const MEM_READ_RESULT = 0xd0000000n;
 declareImmutable(RoleCodec);
 
 /** Enters a frame if somebody watches. */
-export function enter(m: Machine, name: string, vcpu: number, locals: FrameLocals): void {
-  if (m.observer !== null) m.observer.enter('kvm', name, vcpu, locals);
+export function enter(m: Machine, name: FrameName, vcpu: number, locals: FrameLocals): void {
+  if (m.observer !== null) m.frames.enter(m.observer, 'kvm', name, vcpu, locals);
 }
 
 /** Leaves the innermost frame if somebody watches. */
 export function leave(m: Machine): void {
-  if (m.observer !== null) m.observer.leave();
+  if (m.observer !== null) m.frames.leave(m.observer);
 }
 
 /** Runs `f` with the observer if there is one: events are only built for somebody. */
@@ -206,6 +207,8 @@ export interface MachineState {
 export class Machine {
   readonly config: MachineConfig;
   readonly caps: KernelCaps;
+  /** open KVM functions under the names of the kernel */
+  readonly frames: KernelFrames;
   readonly mem: PhysMemory;
   readonly host: Host;
   readonly roles: RoleCodec;
@@ -251,6 +254,7 @@ export class Machine {
     this.config = config;
     const kernel = parseKernel(config.kernel);
     this.caps = Object.freeze(kernelCaps(kernel));
+    this.frames = new KernelFrames(kernel);
     this.mem = new PhysMemory();
     this.host = new Host(this.mem, config.maxphyaddr);
     this.roles = new RoleCodec(kernel);
@@ -752,24 +756,37 @@ export class Machine {
     configureProcessor(this, vcpu);
   }
 
+  /** kvm_x86_ops.flush_tlb_…: of which module. */
+  private get vendorPrefix(): 'vmx' | 'svm' {
+    return this.config.vendor === 'intel' ? 'vmx' : 'svm';
+  }
+
   flush_tlb_all(vcpu: KvmVcpu, reason: string): void {
+    enter(this, `${this.vendorPrefix}_flush_tlb_all`, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'all', reason);
     this.memoryOf(vcpu).flushBy('all');
+    leave(this);
   }
 
   flush_tlb_current(vcpu: KvmVcpu, reason: string): void {
+    enter(this, `${this.vendorPrefix}_flush_tlb_current`, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'current', reason);
     this.memoryOf(vcpu).flushBy('current');
+    leave(this);
   }
 
   flush_tlb_guest(vcpu: KvmVcpu, reason: string): void {
+    enter(this, `${this.vendorPrefix}_flush_tlb_guest`, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'guest', reason);
     this.memoryOf(vcpu).flushBy('guest');
+    leave(this);
   }
 
   flush_tlb_gva(vcpu: KvmVcpu, gva: bigint): void {
+    enter(this, `${this.vendorPrefix}_flush_tlb_gva`, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'gva', `INVLPG 0x${gva.toString(16)}`);
     vcpu.processor.mmu.invlpg(Number(gva & 0xffffffffn), Number(gva >> 32n));
+    leave(this);
   }
 
   /** The vCPU's translation unit with its TLB. */

@@ -26,7 +26,11 @@ export function vmx_flush_pml_buffer(vcpu: KvmVcpu): void {
   for (let i = pml.full ? 0 : pml.index + 1; i < PML_ENTRIES; i++) {
     const at = pml.pfn * 4096 + i * 8;
     const gfn = m.mem.readHi(at) * 0x100000 + (m.mem.readLo(at) >>> 12);
+    enter(m, 'kvm_vcpu_mark_page_dirty', vcpu.vcpu_id, null);
+    enter(m, 'mark_page_dirty_in_slot', vcpu.vcpu_id, null);
     mark_page_dirty_in_slot(kvm_vcpu_gfn_to_memslot(vcpu, gfn), gfn);
+    leave(m);
+    leave(m);
   }
   pml.index = PML_ENTRIES - 1;
   leave(m);

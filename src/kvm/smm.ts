@@ -22,8 +22,11 @@ import { kvm_make_request } from './x86_requests';
 
 /** process_smi(): in SMM already, the SMI waits for RSM. */
 export function process_smi(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'process_smi', vcpu.vcpu_id, null);
   vcpu.smi_pending = true;
   kvm_make_request('EVENT', vcpu);
+  leave(m);
 }
 
 const layoutOf = (vcpu: KvmVcpu) => (vcpu.kvm.machine.guestFeatures.has('lm') ? SMRAM_64 : SMRAM_32);
@@ -67,6 +70,12 @@ export function enter_smm(vcpu: KvmVcpu): boolean {
   const bytes = saveSmram(layoutOf(vcpu), vcpu.regs, vcpu.smbase);
   const base = vcpu.smbase + SMRAM_SAVE_OFFSET;
   const write = (): boolean => {
+    enter(m, 'kvm_vcpu_write_guest', vcpu.vcpu_id, null);
+    const done = writeAll();
+    leave(m);
+    return done;
+  };
+  const writeAll = (): boolean => {
     for (let i = 0; i < SMRAM_SAVE_SIZE; i += 8) {
       let q = 0n;
       for (let b = 7; b >= 0; b--) q = (q << 8n) | BigInt(bytes[i + b]);
@@ -112,6 +121,7 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
   }
   const idtUsed = m.idtPolicy.get(vcpu.vcpu_id) ?? vcpu.regs.idtUsed;
   const image = loadSmram(layoutOf(vcpu), bytes, vcpu.regs);
+  enter(m, 'emulator_leave_smm', vcpu.vcpu_id, vcpu.regs);
   if (m.caps.smmExitFirst) {
     kvm_smm_changed(vcpu, false);
     nested_leave_smm(vcpu);
@@ -119,8 +129,11 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
   } else {
     nested_leave_smm(vcpu);
     load();
+    enter(m, 'kvm_set_hflags', vcpu.vcpu_id, null);
     kvm_smm_changed(vcpu, false);
+    leave(m);
   }
+  leave(m);
   announce(vcpu, 'smm_exit');
   leave(m);
   return true;

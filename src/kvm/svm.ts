@@ -76,7 +76,12 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
     exit.kind === 'npf' ? BigInt(exit.gpa) : io ? io.nextRip : exit.kind === 'exception' ? (exit.gva ?? 0n) : 0n;
   exitEvent(vcpu, exit, code, name, info1, info2);
   enter(m, 'svm_handle_exit', vcpu.vcpu_id, exit);
-  const r = handledByL1() ? 1 : dispatch();
+  let r = 1;
+  if (!handledByL1()) {
+    enter(m, 'svm_invoke_exit_handler', vcpu.vcpu_id, exit);
+    r = dispatch();
+    leave(m);
+  }
   leave(m);
   return r;
 
@@ -176,8 +181,10 @@ function exception_interception(vcpu: KvmVcpu, exit: VmExit): number {
     return r;
   }
   if (e?.vector === 6) {
+    enter(m, 'ud_interception', vcpu.vcpu_id, null);
     enter(m, 'handle_ud', vcpu.vcpu_id, null);
     const r = x86_emulate_instruction(vcpu, 0n, null);
+    leave(m);
     leave(m);
     return r;
   }

@@ -87,6 +87,9 @@ function nested_svm_check_permissions(vcpu: KvmVcpu): boolean {
   return false;
 }
 
+/** Instructions of SVM with a handler of their own. */
+type SvmInsn = 'vmrun' | 'vmload' | 'vmsave' | 'stgi' | 'clgi' | 'invlpga';
+
 /** vmrun_interception(), vmload_interception() and the rest. @returns 1: the guest goes on */
 export function svm_instruction_interception(vcpu: KvmVcpu, exit: VmExit, op: Op): number {
   const m = vcpu.kvm.machine;
@@ -103,7 +106,7 @@ export function svm_instruction_interception(vcpu: KvmVcpu, exit: VmExit, op: Op
     m.queueException(vcpu, 6, null, null);
     return 1;
   }
-  enter(m, `${op}_interception`, vcpu.vcpu_id, vcpu.regs);
+  enter(m, `${op as SvmInsn}_interception`, vcpu.vcpu_id, vcpu.regs);
   if (nested_svm_check_permissions(vcpu)) {
     if (op === 'vmrun') nested_svm_vmrun(vcpu, n, exit);
     else if (op === 'vmload' || op === 'vmsave') vmload_vmsave(vcpu, exit, op);

@@ -114,9 +114,11 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
               : 0n;
   exitEvent(vcpu, exit, reason, name, qual);
   enter(m, 'vmx_handle_exit', vcpu.vcpu_id, exit);
+  enter(m, '__vmx_handle_exit', vcpu.vcpu_id, exit);
   // The log is emptied at every exit, so that it is seldom full and the bitmaps lag no further than one run of the guest.
   if (!is_guest_mode(vcpu)) vmx_flush_pml_buffer(vcpu);
   const r = handledByL1() ? 1 : dispatch();
+  leave(m);
   leave(m);
   return r;
 
@@ -197,7 +199,9 @@ function handle_ept_violation(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number
   m.exitInsnLength = exit.insn?.len ?? 0;
   if (q & (m.caps.eptPresentBits === 'any' ? 0x38 : 0x08)) err |= PFERR_PRESENT;
   const hi = m.caps.guestFinalBits ? (q & 0x100 ? PFERR_GUEST_FINAL_HI : PFERR_GUEST_PAGE_HI) : 0;
+  enter(m, '__vmx_handle_ept_violation', vcpu.vcpu_id, exit);
   const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), err, hi);
+  leave(m);
   leave(m);
   return r;
 }
@@ -225,6 +229,8 @@ function handle_ept_misconfig(vcpu: KvmVcpu, exit: VmExit): number {
   guestFaultEvent(vcpu, exit, 'ept_misconfig', 0n, m.lastAccessWrite(), false, false);
   enter(m, 'handle_ept_misconfig', vcpu.vcpu_id, exit);
   // No device of the model sits on the fast MMIO bus.
+  enter(m, 'kvm_io_bus_write', vcpu.vcpu_id, null);
+  leave(m);
   const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), PFERR_RSVD, 0);
   leave(m);
   return r;
@@ -274,20 +280,30 @@ function handle_cr(vcpu: KvmVcpu, exit: VmExit): number {
 
 /** handle_set_cr0(): what L2 reads afterwards is what it wrote, whatever L1 keeps of the register. @returns false for #GP */
 function handle_set_cr0(vcpu: KvmVcpu, value: bigint): boolean {
+  const m = vcpu.kvm.machine;
   const n = vcpu.nested;
-  if (!is_guest_mode(vcpu) || !(n instanceof VmxNested)) return kvm_set_cr0(vcpu, value);
-  if (!kvm_set_cr0(vcpu, nested_vmx_cr_value(n, 0, value))) return false;
-  n.cr0_read_shadow = value;
-  vcpu.processor.intercepts.cr0Shadow = value;
-  return true;
+  const l2 = is_guest_mode(vcpu) && n instanceof VmxNested ? n : null;
+  enter(m, 'handle_set_cr0', vcpu.vcpu_id, null);
+  const ok = kvm_set_cr0(vcpu, l2 ? nested_vmx_cr_value(l2, 0, value) : value);
+  if (ok && l2) {
+    l2.cr0_read_shadow = value;
+    vcpu.processor.intercepts.cr0Shadow = value;
+  }
+  leave(m);
+  return ok;
 }
 
 /** handle_set_cr4(): as {@link handle_set_cr0}. */
 function handle_set_cr4(vcpu: KvmVcpu, value: bigint): boolean {
+  const m = vcpu.kvm.machine;
   const n = vcpu.nested;
-  if (!is_guest_mode(vcpu) || !(n instanceof VmxNested)) return kvm_set_cr4(vcpu, value);
-  if (!kvm_set_cr4(vcpu, nested_vmx_cr_value(n, 4, value))) return false;
-  n.cr4_read_shadow = value;
-  vcpu.processor.intercepts.cr4Shadow = value;
-  return true;
+  const l2 = is_guest_mode(vcpu) && n instanceof VmxNested ? n : null;
+  enter(m, 'handle_set_cr4', vcpu.vcpu_id, null);
+  const ok = kvm_set_cr4(vcpu, l2 ? nested_vmx_cr_value(l2, 4, value) : value);
+  if (ok && l2) {
+    l2.cr4_read_shadow = value;
+    vcpu.processor.intercepts.cr4Shadow = value;
+  }
+  leave(m);
+  return ok;
 }

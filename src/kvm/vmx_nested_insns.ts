@@ -9,6 +9,7 @@ import { CR0, CR4, EFER, RFLAGS } from '../hw/regs';
 import { VM_ENTRY, VM_EXIT_CTL } from '../hw/vmcs';
 import { checkEptp } from '../hw/vmx-pointers';
 import { skip_emulated_instruction } from './exits';
+import type { FrameName } from './functions';
 import { enter, leave } from './machine';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
@@ -63,7 +64,11 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
   invept: handle_invept,
   invvpid: handle_invvpid,
 };
-const NAMES: Readonly<Record<string, string>> = { vmxon: 'handle_vmon', vmxoff: 'handle_vmoff' };
+type VmxInsn =
+  'vmclear' | 'vmptrld' | 'vmptrst' | 'vmread' | 'vmwrite' | 'vmlaunch' | 'vmresume' | 'invept' | 'invvpid';
+/** The kernel's names of the handlers. */
+const frameOf = (op: string): FrameName =>
+  op === 'vmxon' ? 'handle_vmon' : op === 'vmxoff' ? 'handle_vmoff' : `handle_${op as VmxInsn}`;
 
 /** The exit handlers of VMX instructions, and VMCALL. @returns 1: the guest goes on */
 export function handle_vmx_instruction(vcpu: KvmVcpu, exit: VmExit, insn: Insn): number {
@@ -82,7 +87,7 @@ export function handle_vmx_instruction(vcpu: KvmVcpu, exit: VmExit, insn: Insn):
     m.queueException(vcpu, 6, null, null);
     return 1;
   }
-  enter(m, NAMES[insn.op] ?? `handle_${insn.op}`, vcpu.vcpu_id, n);
+  enter(m, frameOf(insn.op), vcpu.vcpu_id, n);
   if (insn.op === 'vmxon' || nested_vmx_check_permission(vcpu, n)) handler(vcpu, n, exit, insn);
   leave(m);
   return 1;

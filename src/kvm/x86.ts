@@ -47,21 +47,23 @@ export interface GuestWork {
   exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
 }
 
-/** vcpu_run(): until user space is needed or the work is done. @returns null when done, else the exit */
+/** KVM_RUN: kvm_arch_vcpu_ioctl_run() with what user space has answered, then vcpu_run(). @returns null when done, else the exit */
 export function vcpu_run(vcpu: KvmVcpu, work: GuestWork): UserExit | null {
   const m = vcpu.kvm.machine;
-  enter(m, 'vcpu_run', vcpu.vcpu_id, null);
+  enter(m, 'kvm_arch_vcpu_ioctl_run', vcpu.vcpu_id, null);
   m.takeUserExit();
-  const result = loop();
+  const r = vcpu.mmio_needed ? complete_emulated_mmio(vcpu) : 1;
+  let result: UserExit | null = null;
+  if (r <= 0) result = m.takeUserExit() ?? errorExit(r);
+  else if (!work.done) {
+    enter(m, 'vcpu_run', vcpu.vcpu_id, null);
+    result = loop();
+    leave(m);
+  }
   leave(m);
   return result;
 
   function loop(): UserExit | null {
-    if (vcpu.mmio_needed) {
-      const r = complete_emulated_mmio(vcpu);
-      if (r <= 0) return m.takeUserExit() ?? errorExit(r);
-      if (work.done) return null;
-    }
     for (let rounds = 0; ; rounds++) {
       // A fault that KVM resolves again and again without progress is a defect (of the guest's or the model's); it must not hang us.
       if (rounds > m.config.maxExitsPerInstruction)
@@ -99,10 +101,10 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       if (kvm_check_request('MMU_SYNC', vcpu)) kvm_mmu_sync_roots(vcpu);
       if (kvm_check_request('LOAD_MMU_PGD', vcpu)) kvm_mmu_load_pgd(vcpu);
       if (kvm_check_request('TLB_FLUSH', vcpu)) {
-        m.flush_tlb_all(vcpu, 'KVM_REQ_TLB_FLUSH');
+        kvm_vcpu_flush_tlb_all(vcpu);
         vcpu.requests.delete('TLB_FLUSH_CURRENT');
       }
-      if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) m.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+      if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) kvm_vcpu_flush_tlb_current(vcpu);
       if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
       if (is_guest_mode(vcpu) && vcpu.requests.has('TRIPLE_FAULT')) nested_triple_fault(vcpu);
       if (kvm_check_request('TRIPLE_FAULT', vcpu)) {
@@ -127,7 +129,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       }
     }
     inject(vcpu);
-    if (vcpu.mmu.root.hpa === INVALID_PAGE && !kvm_mmu_load(vcpu)) {
+    if (vcpu.mmu.root.hpa === INVALID_PAGE && !kvm_mmu_reload(vcpu)) {
       // The triple fault is served at the next round; running out of pages is user space's problem.
       if (vcpu.requests.has('TRIPLE_FAULT')) return 1;
       return -28;
@@ -156,17 +158,43 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
 /** kvm_vcpu_flush_tlb_guest(): a flush that the guest asked for; with shadow paging that includes the shadow pages. */
 function kvm_vcpu_flush_tlb_guest(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
+  enter(m, 'kvm_vcpu_flush_tlb_guest', vcpu.vcpu_id, null);
   if (!m.tdpEnabled) {
     kvm_mmu_sync_roots(vcpu);
     kvm_mmu_sync_prev_roots(vcpu);
   }
   m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
+  leave(m);
+}
+
+/** kvm_vcpu_flush_tlb_all(); the one kvm_vcpu_flush_tlb() before v5.8 */
+function kvm_vcpu_flush_tlb_all(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_vcpu_flush_tlb_all', vcpu.vcpu_id, null);
+  m.flush_tlb_all(vcpu, 'KVM_REQ_TLB_FLUSH');
+  leave(m);
+}
+
+/** kvm_vcpu_flush_tlb_current() */
+function kvm_vcpu_flush_tlb_current(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_vcpu_flush_tlb_current', vcpu.vcpu_id, null);
+  m.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+  leave(m);
+}
+
+/** kvm_mmu_reload(): there is no root, so one is made. @returns as {@link kvm_mmu_load} */
+function kvm_mmu_reload(vcpu: KvmVcpu): boolean {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_mmu_reload', vcpu.vcpu_id, null);
+  const ok = kvm_mmu_load(vcpu);
+  leave(m);
+  return ok;
 }
 
 /** kvm_service_local_tlb_flush_requests(): before the vCPU changes between L1 and L2, what is asked for the one is done. */
 export function kvm_service_local_tlb_flush_requests(vcpu: KvmVcpu): void {
-  if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu))
-    vcpu.kvm.machine.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+  if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) kvm_vcpu_flush_tlb_current(vcpu);
   if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
 }
 
@@ -175,6 +203,7 @@ function inject(vcpu: KvmVcpu): void {
   const e = vcpu.exception;
   if (!e) return;
   const m = vcpu.kvm.machine;
+  enter(m, 'kvm_check_and_inject_events/exception', vcpu.vcpu_id, e);
   enter(m, 'kvm_inject_exception', vcpu.vcpu_id, e);
   emit(m, (o) =>
     o.event({
@@ -189,6 +218,7 @@ function inject(vcpu: KvmVcpu): void {
   if (e.payload !== null && e.vector === 14) vcpu.regs.cr2 = e.payload;
   vcpu.processor.inject = { vector: e.vector, type: EVENT_TYPE.EXCEPTION, errorCode: e.errorCode, insnLen: 0 };
   vcpu.exception = null;
+  leave(m);
   leave(m);
 }
 

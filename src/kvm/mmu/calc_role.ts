@@ -182,8 +182,11 @@ const sameRole = (m: Machine, mmu: KvmMmu, cpu: CpuRole, root_role: number): boo
 function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
   const m = vcpu.kvm.machine;
   const mmu = vcpu.root_mmu;
-  const root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, cpu);
   enter(m, 'init_kvm_tdp_mmu', vcpu.vcpu_id, mmu);
+  calculated(vcpu, regs, false);
+  enter(m, 'kvm_calc_tdp_mmu_root_page_role', vcpu.vcpu_id, regs);
+  const root_role = kvm_calc_tdp_mmu_root_page_role(vcpu, cpu);
+  leave(m);
   if (!sameRole(m, mmu, cpu, root_role)) {
     setRoles(vcpu, mmu, cpu, root_role);
     mmu.walk_cr4 = Number(regs.cr4);
@@ -194,7 +197,9 @@ function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): vo
     mmu.inject_page_fault = 'kvm_inject_page_fault';
     mmu.gva_to_gpa = gvaToGpaOf(regs);
     reset_guest_paging_metadata(vcpu, mmu);
+    enter(m, 'reset_tdp_shadow_zero_bits_mask', vcpu.vcpu_id, mmu);
     reset_tdp_shadow_zero_bits_mask(vcpu, mmu);
+    leave(m);
   }
   leave(m);
 }
@@ -224,14 +229,21 @@ export function shadow_mmu_init_context(
     mmu.sync_page = `${kind}_sync_page`;
     mmu.invlpg = paging ? `${kind}_invlpg` : null;
     reset_guest_paging_metadata(vcpu, mmu);
+    enter(m, 'reset_shadow_zero_bits_mask', vcpu.vcpu_id, mmu);
     reset_shadow_zero_bits_mask(vcpu, mmu);
+    leave(m);
   }
   leave(m);
 }
 
 function init_kvm_softmmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
+  const m = vcpu.kvm.machine;
   const mmu = vcpu.root_mmu;
+  enter(m, 'init_kvm_softmmu', vcpu.vcpu_id, mmu);
+  enter(m, 'kvm_init_shadow_mmu', vcpu.vcpu_id, mmu);
+  calculated(vcpu, regs, false);
   shadow_mmu_init_context(vcpu, mmu, cpu, kvm_calc_shadow_mmu_root_page_role(vcpu, cpu), regs);
+  leave(m);
   mmu.get_guest_pgd = 'get_guest_cr3';
   mmu.inject_page_fault = 'kvm_inject_page_fault';
 }
@@ -260,11 +272,13 @@ export function kvm_init_shadow_npt_mmu(vcpu: KvmVcpu, cr4: bigint, efer: bigint
   const regs = { cr0: CR0_PG, cr4: cr4 & ~CR4_PKE, efer };
   enter(m, 'kvm_init_shadow_npt_mmu', vcpu.vcpu_id, vcpu.guest_mmu);
   const cpu = kvm_calc_cpu_role(vcpu, regs);
+  // Before v5.14 walks went by the registers above, but the role by all that the vCPU had.
+  const role = m.caps.shadowNptRegs === 'l1' ? kvm_calc_cpu_role(vcpu, l1) : cpu;
   const level = kvm_mmu_get_tdp_level(vcpu);
   let root = role_put(cpu.base, R.level, level);
   // Five levels of the host over four of L1: the top table has one entry, and it is no guest's.
   if (level === 5 && role_get(cpu.base, R.level) === 4) root = role_put(root, R.passthrough, 1);
-  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs);
+  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs, role.ext);
   kvm_mmu_new_pgd(vcpu, nested_cr3);
   leave(m);
 }
@@ -288,6 +302,7 @@ export function kvm_calc_shadow_ept_root_page_role(
     // A pair that no other context has: it marked shadow EPT before v5.17 (reference 5.3).
     base = role_put(base, R.cr0_wp, 1);
     base = role_put(base, R.smap_andnot_wp, 1);
+    return { base, ext };
   }
   return { base, ext: role_put(role_put(0, R.ext_execonly, execonly ? 1 : 0), R.ext_valid, 1) };
 }
@@ -320,16 +335,27 @@ export function kvm_init_shadow_ept_mmu(
   leave(m);
 }
 
+/** The frame of kvm_calc_cpu_role(): kernels before v5.19 (seed 1 too) call it for each context, later ones before they know which. */
+function calculated(vcpu: KvmVcpu, regs: KvmMmuRoleRegs, first: boolean): void {
+  const m = vcpu.kvm.machine;
+  if (m.caps.tdpRoleFixed !== first) return;
+  enter(m, 'kvm_calc_cpu_role', vcpu.vcpu_id, regs);
+  leave(m);
+}
+
 /** kvm_init_mmu(): recomputes the roles of the current context; rebuilds it only if one changed. */
 export function kvm_init_mmu(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_init_mmu', vcpu.vcpu_id, vcpu.mmu);
   const regs = vcpu_to_role_regs(vcpu);
-  enter(m, 'kvm_calc_cpu_role', vcpu.vcpu_id, regs);
   const cpu = kvm_calc_cpu_role(vcpu, regs);
-  leave(m);
-  if (mmu_is_nested(vcpu)) init_kvm_nested_mmu(vcpu, cpu, regs);
-  else if (m.tdpEnabled) init_kvm_tdp_mmu(vcpu, cpu, regs);
+  calculated(vcpu, regs, true);
+  if (mmu_is_nested(vcpu)) {
+    enter(m, 'init_kvm_nested_mmu', vcpu.vcpu_id, vcpu.nested_mmu);
+    calculated(vcpu, regs, false);
+    init_kvm_nested_mmu(vcpu, cpu, regs);
+    leave(m);
+  } else if (m.tdpEnabled) init_kvm_tdp_mmu(vcpu, cpu, regs);
   else init_kvm_softmmu(vcpu, cpu, regs);
   leave(m);
 }

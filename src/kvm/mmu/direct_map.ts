@@ -209,6 +209,7 @@ export function mmu_set_spte(
     leave(m);
     return RET_PF.EMULATE;
   }
+  enter(m, 'set_spte', vcpu.vcpu_id, fault);
   enter(m, 'make_spte', vcpu.vcpu_id, fault);
   const currentLo = m.mem.readLo(sptep);
   const currentHi = m.mem.readHi(sptep);
@@ -221,11 +222,16 @@ export function mmu_set_spte(
     flush = mmu_spte_update(vcpu, sptep, currentLo, currentHi, lo, hi) || flush;
     if (m.observer) m.observer.event(setSpteEvent(vcpu, gfn, sptep, level, lo, hi));
   }
+  leave(m);
   if (wrprot && write_fault) ret = RET_PF.WRITE_PROTECTED;
   if (flush)
     kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a mapping was replaced or lost write access');
   if (!was_rmapped) {
-    if (slot) rmap_add(vcpu, slot, sptep, gfn, pte_access);
+    if (slot) {
+      enter(m, 'rmap_add', vcpu.vcpu_id, sp);
+      rmap_add(vcpu, slot, sptep, gfn, pte_access);
+      leave(m);
+    }
   } else if (sp.gfns && sp.accesses) {
     sp.gfns[spte_index(sptep)] = gfn;
     sp.accesses[spte_index(sptep)] = pte_access;
@@ -244,7 +250,9 @@ export function mmu_spte_update(
   hi: number,
 ): boolean {
   const m = vcpu.kvm.machine;
+  enter(m, 'mmu_spte_update', vcpu.vcpu_id, null);
   m.mem.writeQ(sptep, lo, hi);
+  leave(m);
   if (!m.spte.isPresent(oldLo, oldHi)) return false;
   if (m.spte.isMmuWritable(oldLo, oldHi) && !m.spte.isWritable(lo)) return true;
   // Pages that KVM forgets to be accessed or dirty must be noticed again by the processor.
@@ -258,7 +266,9 @@ export function mmu_spte_update(
 export function mark_mmio_spte(vcpu: KvmVcpu, sptep: number, gfn: number, access: number): void {
   const m = vcpu.kvm.machine;
   enter(m, 'mark_mmio_spte', vcpu.vcpu_id, null);
+  enter(m, 'make_mmio_spte', vcpu.vcpu_id, null);
   m.spte.make_mmio_spte(vcpu, gfn, access);
+  leave(m);
   const { lo, hi } = m.spte;
   if (m.observer)
     m.observer.event({

@@ -187,11 +187,29 @@ function loggedSlot(kvm: Kvm, as_id: number, id: number): KvmMemorySlot | IoctlR
   return slot;
 }
 
+/** kvm_arch_sync_dirty_log() */
+function kvm_arch_sync_dirty_log(kvm: Kvm, slot: KvmMemorySlot): void {
+  enter(kvm.machine, 'kvm_arch_sync_dirty_log', -1, slot);
+  flush_pml_buffers(kvm);
+  leave(kvm.machine);
+}
+
+/** kvm_arch_flush_remote_tlbs_memslot() */
+function flush_memslot(kvm: Kvm, slot: KvmMemorySlot): void {
+  enter(kvm.machine, 'kvm_arch_flush_remote_tlbs_memslot', -1, slot);
+  kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
+  leave(kvm.machine);
+}
+
 /** KVM_GET_DIRTY_LOG. Without manual protection it clears the bitmap and arms the pages again; with it, it only copies. */
 export function kvm_vm_ioctl_get_dirty_log(kvm: Kvm, as_id: number, id: number): DirtyLogResult {
   const m = kvm.machine;
+  enter(m, 'kvm_vm_ioctl', -1, null);
   enter(m, 'kvm_vm_ioctl_get_dirty_log', -1, null);
+  enter(m, 'kvm_get_dirty_log_protect', -1, null);
   const result = body();
+  leave(m);
+  leave(m);
   leave(m);
   return result;
 
@@ -199,7 +217,7 @@ export function kvm_vm_ioctl_get_dirty_log(kvm: Kvm, as_id: number, id: number):
     const slot = loggedSlot(kvm, as_id, id);
     if ('errno' in slot) return { ...slot, bitmap: new Uint32Array(0) };
     const bits = slot.dirty_bitmap as Uint32Array;
-    flush_pml_buffers(kvm);
+    kvm_arch_sync_dirty_log(kvm, slot);
     const copy = bits.slice();
     if (m.config.dirtyLogManualProtect) return { errno: 0, text: 'ok', bitmap: copy };
     let flush = false;
@@ -212,7 +230,7 @@ export function kvm_vm_ioctl_get_dirty_log(kvm: Kvm, as_id: number, id: number):
       if (word + 1 < bits.length) bits[word + 1] = 0;
       kvm_arch_mmu_enable_log_dirty_pt_masked(kvm, slot, word * 32, lo, hi);
     }
-    if (flush) kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
+    if (flush) flush_memslot(kvm, slot);
     return { errno: 0, text: 'ok', bitmap: copy };
   }
 }
@@ -230,8 +248,12 @@ export function kvm_vm_ioctl_clear_dirty_log(
   bitmap: Uint32Array,
 ): IoctlResult {
   const m = kvm.machine;
+  enter(m, 'kvm_vm_ioctl', -1, null);
   enter(m, 'kvm_vm_ioctl_clear_dirty_log', -1, null);
+  enter(m, 'kvm_clear_dirty_log_protect', -1, null);
   const result = body();
+  leave(m);
+  leave(m);
   leave(m);
   return result;
 
@@ -248,7 +270,7 @@ export function kvm_vm_ioctl_clear_dirty_log(
             : null;
     if (why) return { errno: -EINVAL, text: `-EINVAL: ${why}` };
     const bits = slot.dirty_bitmap as Uint32Array;
-    flush_pml_buffers(kvm);
+    kvm_arch_sync_dirty_log(kvm, slot);
     let flush = false;
     for (let page = 0; page < num_pages; page += 64) {
       const at = (first_page + page) / 32;
@@ -260,7 +282,7 @@ export function kvm_vm_ioctl_clear_dirty_log(
       if (at + 1 < bits.length) bits[at + 1] &= ~hi;
       kvm_arch_mmu_enable_log_dirty_pt_masked(kvm, slot, first_page + page, lo >>> 0, hi >>> 0);
     }
-    if (flush) kvm_flush_remote_tlbs(kvm, 'pages were armed for the dirty log again');
+    if (flush) flush_memslot(kvm, slot);
     return { errno: 0, text: 'ok' };
   }
 }
@@ -286,19 +308,30 @@ function kvm_arch_mmu_enable_log_dirty_pt_masked(
     kvm_mmu_slot_gfn_write_protect(kvm, slot, start, 2);
     if (Math.ceil(start / 512) !== Math.ceil(end / 512)) kvm_mmu_slot_gfn_write_protect(kvm, slot, end, 2);
   }
-  const name = m.config.pml ? 'kvm_mmu_clear_dirty_pt_masked' : 'kvm_mmu_write_protect_pt_masked';
-  enter(m, name, -1, slot);
-  if (m.tdpMmuEnabled)
+  const { pml } = m.config;
+  if (pml) enter(m, 'vmx_enable_log_dirty_pt_masked', -1, slot);
+  enter(m, pml ? 'kvm_mmu_clear_dirty_pt_masked' : 'kvm_mmu_write_protect_pt_masked', -1, slot);
+  if (m.tdpMmuEnabled) {
+    enter(m, 'kvm_tdp_mmu_clear_dirty_pt_masked', -1, slot);
     for_each_tdp_spte(kvm, slot, base, base + 64, 1, (root, sptep, level, gfn, sLo, sHi) => {
       if (level > 1 || gfn < base || !set(gfn - base)) return;
-      clearTdpDirty(kvm, root, sptep, gfn, level, sLo, sHi, !m.config.pml);
+      clearTdpDirty(kvm, root, sptep, gfn, level, sLo, sHi, !pml);
     });
-  for (let i = 0; i < 64; i++)
-    if (set(i))
-      for (const sptep of [...rmapOf(slot, base + i, 1)]) {
-        if (m.config.pml) spte_clear_dirty(kvm, sptep);
-        else spte_write_protect(kvm, sptep, false);
-      }
+    leave(m);
+  }
+  for (let i = 0; i < 64; i++) {
+    const sptes = set(i) ? rmapOf(slot, base + i, 1) : [];
+    if (sptes.length === 0) continue;
+    enter(m, pml ? '__rmap_clear_dirty' : 'rmap_write_protect', -1, slot);
+    for (const sptep of sptes) {
+      enter(m, pml ? 'spte_clear_dirty' : 'spte_write_protect', -1, null);
+      if (pml) spte_clear_dirty(kvm, sptep);
+      else spte_write_protect(kvm, sptep, false);
+      leave(m);
+    }
+    leave(m);
+  }
   leave(m);
+  if (pml) leave(m);
   leave(m);
 }

@@ -81,7 +81,9 @@ function invlpg(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, root_hpa: number): void
         );
       const hpa = kvm_gpa_to_hpa(m, kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(gpa / 4096)), gpa, false);
       if (hpa < 0) break;
+      enter(m, `${instance(vcpu)}_update_pte`, vcpu.vcpu_id, sp);
       prefetch_gpte(vcpu, sp, sptep, four ? m.mem.read32(hpa) : m.mem.readLo(hpa), four ? 0 : m.mem.readHi(hpa), false);
+      leave(m);
     }
     if (!sp.unsync_children) break;
     it.step(vcpu);

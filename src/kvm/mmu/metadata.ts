@@ -125,6 +125,7 @@ export function reset_guest_paging_metadata(vcpu: KvmVcpu, mmu: KvmMmu): void {
   const m = vcpu.kvm.machine;
   if (!is_cr0_pg(m, mmu)) return;
   enter(m, 'reset_guest_paging_metadata', vcpu.vcpu_id, mmu);
+  enter(m, 'reset_guest_rsvds_bits_mask', vcpu.vcpu_id, mmu);
   __reset_rsvds_bits_mask(mmu.guest_rsvd_check, {
     level: role_get(mmu.cpu_role_base, m.roles.level),
     pa_bits_rsvd: reserved_gpa_bits(vcpu),
@@ -134,8 +135,13 @@ export function reset_guest_paging_metadata(vcpu: KvmVcpu, mmu: KvmMmu): void {
     pse: is_cr4_pse(m, mmu),
     amd: m.config.vendor === 'amd',
   });
+  leave(m);
+  enter(m, 'update_permission_bitmask', vcpu.vcpu_id, mmu);
   update_permission_bitmask(m, mmu, false);
+  leave(m);
+  enter(m, 'update_pkru_bitmask', vcpu.vcpu_id, mmu);
   update_pkru_bitmask(m, mmu);
+  leave(m);
   leave(m);
 }
 

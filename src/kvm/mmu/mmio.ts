@@ -20,11 +20,14 @@ const cacheGeneration = (vcpu: KvmVcpu): { generation: number; updateInProgress:
 export function vcpu_cache_mmio_info(vcpu: KvmVcpu, gva: bigint, gfn: number, access: number): void {
   const slots = cacheGeneration(vcpu);
   if (slots.updateInProgress) return;
+  const m = vcpu.kvm.machine;
+  enter(m, 'vcpu_cache_mmio_info', vcpu.vcpu_id, vcpu);
   // With nested paging the gva is an L2 address and means nothing here.
   vcpu.mmio_gva = mmu_is_nested(vcpu) ? 0n : gva & ~0xfffn;
   vcpu.mmio_access = access;
   vcpu.mmio_gfn = gfn;
   vcpu.mmio_gen = slots.generation;
+  leave(m);
 }
 
 const vcpu_match_mmio_gen = (vcpu: KvmVcpu): boolean => vcpu.mmio_gen === cacheGeneration(vcpu).generation;
@@ -55,6 +58,7 @@ function check_mmio_spte(vcpu: KvmVcpu, lo: number, hi: number): boolean {
   const m = vcpu.kvm.machine;
   const slots = kvm_vcpu_memslots(vcpu);
   if (slots.updateInProgress) return false;
+  enter(m, 'check_mmio_spte', vcpu.vcpu_id, null);
   const kvm_gen = slots.generation & m.spte.layout.mmio.genMask;
   const spte_gen = m.spte.mmioGeneration(lo, hi);
   if (m.observer)
@@ -65,6 +69,7 @@ function check_mmio_spte(vcpu: KvmVcpu, lo: number, hi: number): boolean {
       kvm_gen: BigInt(kvm_gen >>> 0),
       spte_gen: BigInt(spte_gen >>> 0),
     });
+  leave(m);
   return kvm_gen === spte_gen;
 }
 
@@ -94,14 +99,20 @@ export function handle_mmio_page_fault(vcpu: KvmVcpu, addr: bigint, direct: bool
   }
 
   function lookUp(): RET_PF {
-    if (mmio_info_in_cache(vcpu, addr, direct)) {
+    enter(m, 'mmio_info_in_cache', vcpu.vcpu_id, vcpu);
+    const inCache = mmio_info_in_cache(vcpu, addr, direct);
+    leave(m);
+    if (inCache) {
       hit('vcpu-cache', null, null);
       return RET_PF.EMULATE;
     }
     enter(m, 'get_mmio_spte', vcpu.vcpu_id, null);
     const w = walkScratch;
-    if (is_tdp_mmu(vcpu)) kvm_tdp_mmu_get_walk(vcpu, Math.floor(Number(addr) / 4096), w);
+    const tdp = is_tdp_mmu(vcpu);
+    enter(m, tdp ? 'kvm_tdp_mmu_get_walk' : 'get_walk', vcpu.vcpu_id, null);
+    if (tdp) kvm_tdp_mmu_get_walk(vcpu, Math.floor(Number(addr) / 4096), w);
     else get_walk(vcpu, addr, w);
+    leave(m);
     leave(m);
     if (w.count === 0) return RET_PF.RETRY;
     const last = w.count - 1;

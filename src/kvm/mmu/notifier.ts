@@ -14,8 +14,11 @@ export function kvm_mmu_notifier_invalidate_range_start(kvm: Kvm, start: bigint,
   const m = kvm.machine;
   enter(m, 'kvm_mmu_notifier_invalidate_range_start', -1, null);
   emit(m, (o) => o.event({ kind: 'kvm_unmap_hva_range', vcpu: -1, start, end }));
+  enter(m, 'kvm_mmu_invalidate_begin', -1, null);
   kvm_mmu_invalidate_begin(kvm, start, end);
+  leave(m);
   let flush = false;
+  enter(m, '__kvm_handle_hva_range', -1, null);
   for (const set of kvm.memslots)
     for (const slot of set.slots) {
       const from = slot.userspace_addr > start ? slot.userspace_addr : start;
@@ -26,6 +29,7 @@ export function kvm_mmu_notifier_invalidate_range_start(kvm: Kvm, start: bigint,
       const last = slot.base_gfn + Number((to - slot.userspace_addr + 4095n) >> 12n);
       flush = kvm_unmap_gfn_range(kvm, slot, first, last) || flush;
     }
+  leave(m);
   if (flush) kvm_flush_remote_tlbs(kvm, 'the host takes pages away');
   leave(m);
 }
@@ -45,8 +49,10 @@ function kvm_mmu_invalidate_begin(kvm: Kvm, start: bigint, end: bigint): void {
 export function kvm_mmu_notifier_invalidate_range_end(kvm: Kvm): void {
   const m = kvm.machine;
   enter(m, 'kvm_mmu_notifier_invalidate_range_end', -1, null);
+  enter(m, 'kvm_mmu_invalidate_end', -1, null);
   kvm.mmu_invalidate_seq++;
   kvm.mmu_invalidate_in_progress--;
+  leave(m);
   leave(m);
 }
 
@@ -54,24 +60,33 @@ export function kvm_mmu_notifier_invalidate_range_end(kvm: Kvm): void {
 function kvm_unmap_gfn_range(kvm: Kvm, slot: KvmMemorySlot, first: number, last: number): boolean {
   const m = kvm.machine;
   enter(m, 'kvm_unmap_gfn_range', -1, slot);
+  enter(m, 'kvm_handle_gfn_range', -1, slot);
   let flush = false;
   for (let level = 1; level <= 3; level++) {
     const heads = slot.arch.rmap[level - 1];
     const from = gfn_to_index(first, slot.base_gfn, level);
     const to = gfn_to_index(last - 1, slot.base_gfn, level);
     for (const index of heads.keys(from, to)) {
+      enter(m, 'kvm_zap_rmap', -1, slot);
       for (const sptep of heads.get(index)) {
         drop_spte(kvm, sptep);
         flush = true;
       }
+      leave(m);
     }
   }
-  if (m.tdpMmuEnabled)
+  leave(m);
+  if (m.tdpMmuEnabled) {
+    enter(m, 'kvm_tdp_mmu_unmap_gfn_range', -1, slot);
+    enter(m, 'tdp_mmu_zap_leafs', -1, slot);
     for_each_tdp_spte(kvm, slot, first, last, 1, (root, sptep, level, gfn, lo) => {
       if (!m.spte.isLast(lo, level)) return;
       tdp_mmu_clear_spte(kvm, root, sptep, gfn, level, false);
       flush = true;
     });
+    leave(m);
+    leave(m);
+  }
   leave(m);
   return flush;
 }

@@ -49,6 +49,15 @@ export interface EmulType {
 
 const walkScratch = newSpteWalk();
 
+/** Where old kernels look for MMIO sptes: in the fault handler of the context. */
+const MMIO_PLACE = {
+  kvm_tdp_page_fault: 'kvm_tdp_page_fault/mmio',
+  nonpaging_page_fault: 'nonpaging_page_fault/mmio',
+  paging64_page_fault: 'paging64_page_fault/mmio',
+  paging32_page_fault: 'paging32_page_fault/mmio',
+  ept_page_fault: 'ept_page_fault/mmio',
+} as const;
+
 /**
  * kvm_mmu_page_fault(): the address is a gpa with TDP, a gva with shadow paging.
  * @returns what the vCPU loop wants: 1 resume, 0 exit to user space, negative errno
@@ -63,7 +72,9 @@ export function kvm_mmu_page_fault(
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   const direct = role_get(vcpu.mmu.root_role, m.roles.direct) === 1;
-  enter(m, 'kvm_mmu_page_fault', vcpu.vcpu_id, m.fault);
+  // Before v4.15 an EPT misconfiguration had its MMIO path in its own handler.
+  const misconfig = (error_code & PFERR_RSVD) !== 0 && m.config.paging === 'ept' && m.tdpEnabled;
+  enter(m, misconfig ? 'kvm_mmu_page_fault/misconfig' : 'kvm_mmu_page_fault', vcpu.vcpu_id, m.fault);
   const emulation: EmulType = { pf: true, allowRetryPf: false, writePfToSp: false };
   if (vcpu.mmu.root.hpa === INVALID_PAGE) {
     leave(m);
@@ -71,7 +82,12 @@ export function kvm_mmu_page_fault(
   }
   let r: RET_PF = RET_PF.INVALID;
   const addr = (BigInt(addrHi) << 32n) | BigInt(addrLo);
-  if (error_code & PFERR_RSVD) r = handle_mmio_page_fault(vcpu, addr, direct);
+  if (error_code & PFERR_RSVD) {
+    // v4.4 looks for MMIO sptes in the context's fault handler; for EPT see above.
+    if (!misconfig) enter(m, MMIO_PLACE[vcpu.mmu.page_fault ?? 'nonpaging_page_fault'], vcpu.vcpu_id, m.fault);
+    r = handle_mmio_page_fault(vcpu, addr, direct);
+    if (!misconfig) leave(m);
+  }
   const cachedMmio = r === RET_PF.EMULATE;
   if (r === RET_PF.INVALID) {
     r = kvm_mmu_do_page_fault(vcpu, addrLo, addrHi, error_code, error_code_hi);
@@ -139,10 +155,17 @@ export function kvm_mmu_unprotect_gfn_and_retry(vcpu: KvmVcpu, cr2_or_gpa: bigin
   const gpa = role_get(vcpu.mmu.root_role, kvm.machine.roles.direct)
     ? Number(cr2_or_gpa)
     : gva_to_gpa(vcpu, cr2_or_gpa, PFERR_WRITE);
-  if (gpa < 0 || !kvm_mmu_unprotect_page(vcpu, Math.floor(gpa / 4096))) return false;
+  if (gpa < 0 || !unprotect()) return false;
   vcpu.last_retry_eip = vcpu.regs.rip;
   vcpu.last_retry_addr = cr2_or_gpa;
   return true;
+
+  function unprotect(): boolean {
+    enter(kvm.machine, 'kvm_mmu_unprotect_gfn_and_retry', vcpu.vcpu_id, null);
+    const any = kvm_mmu_unprotect_page(vcpu, Math.floor(gpa / 4096));
+    leave(kvm.machine);
+    return any;
+  }
 }
 
 /** kvm_mmu_do_page_fault(): fills struct kvm_page_fault and calls the context's handler. */
@@ -192,7 +215,7 @@ export function kvm_mmu_do_page_fault(
 /** direct_page_fault() */
 function direct_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   const m = vcpu.kvm.machine;
-  enter(m, 'direct_page_fault', vcpu.vcpu_id, f);
+  enter(m, f.is_tdp && m.tdpMmuEnabled ? 'kvm_tdp_mmu_page_fault' : 'direct_page_fault', vcpu.vcpu_id, f);
   const r = body();
   leave(m);
   return r;
@@ -228,7 +251,9 @@ export function kvm_faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'kvm_faultin_pfn', vcpu.vcpu_id, f);
+  enter(m, '__kvm_faultin_pfn', vcpu.vcpu_id, f);
   const r = body();
+  leave(m);
   leave(m);
   return r;
 
@@ -246,7 +271,10 @@ export function kvm_faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
     }
     const out = m.pfnResult;
     enter(m, '__gfn_to_pfn_memslot', vcpu.vcpu_id, f);
+    // Without a slot there is no host address to look up.
+    if (slot) enter(m, 'hva_to_pfn', vcpu.vcpu_id, f);
     __gfn_to_pfn_memslot(m, slot, f.gfn, f.write, false, out);
+    if (slot) leave(m);
     leave(m);
     f.pfnKind = out.kind;
     f.pfn = out.pfn;
@@ -258,7 +286,13 @@ export function kvm_faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
 /** handle_abnormal_pfn(): failed look-ups, and accesses without a slot. */
 export function handle_abnormal_pfn(vcpu: KvmVcpu, f: KvmPageFault, access: number): RET_PF {
   const m = vcpu.kvm.machine;
-  enter(m, 'handle_abnormal_pfn', vcpu.vcpu_id, f);
+  if (f.slot && f.pfnKind === 'pfn') {
+    // Kernels before v6.3 enter the function to find that out.
+    enter(m, 'handle_abnormal_pfn', vcpu.vcpu_id, f);
+    leave(m);
+    return RET_PF.CONTINUE;
+  }
+  enter(m, f.slot ? 'kvm_handle_error_pfn' : 'kvm_handle_noslot_fault', vcpu.vcpu_id, f);
   let r: RET_PF = RET_PF.CONTINUE;
   if (f.pfnKind === 'ro-fault') r = RET_PF.EMULATE;
   else if (f.pfnKind === 'error') r = -14 as RET_PF;
@@ -347,7 +381,9 @@ export function fast_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
         s.hi = hi;
         spp_restore(m);
         m.mem.writeQ(sptep, s.lo, s.hi);
+        enter(m, 'mark_page_dirty_in_slot', vcpu.vcpu_id, f.slot);
         mark_page_dirty_in_slot(f.slot, f.gfn);
+        leave(m);
         leave(m);
         ret = RET_PF.FIXED;
       } else if (is_access_allowed(vcpu, f, lo, hi)) ret = RET_PF.SPURIOUS;
@@ -364,7 +400,11 @@ export function fast_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
         if (!give_up && !(s.lo === lo && s.hi === hi) && is_access_allowed(vcpu, f, s.lo, s.hi)) {
           enter(m, 'fast_pf_fix_direct_spte', vcpu.vcpu_id, f);
           m.mem.writeQ(sptep, s.lo, s.hi);
-          if (s.isWritable(s.lo) && !s.isWritable(lo)) mark_page_dirty_in_slot(f.slot, f.gfn);
+          if (s.isWritable(s.lo) && !s.isWritable(lo)) {
+            enter(m, 'mark_page_dirty_in_slot', vcpu.vcpu_id, f.slot);
+            mark_page_dirty_in_slot(f.slot, f.gfn);
+            leave(m);
+          }
           leave(m);
           ret = RET_PF.FIXED;
         }

@@ -84,6 +84,7 @@ export function kvm_mmu_get_shadow_page(vcpu: KvmVcpu, gfn: number, role: number
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'kvm_mmu_get_shadow_page', vcpu.vcpu_id, null);
+  enter(m, '__kvm_mmu_get_shadow_page', vcpu.vcpu_id, null);
   let created = 0;
   let sp = kvm_mmu_find_shadow_page(vcpu, gfn, role);
   if (!sp) {
@@ -92,6 +93,7 @@ export function kvm_mmu_get_shadow_page(vcpu: KvmVcpu, gfn: number, role: number
   }
   const page = sp;
   emit(m, (o) => o.event({ kind: 'kvm_mmu_get_page', ...pageFields(page, vcpu.vcpu_id), created }));
+  leave(m);
   leave(m);
   return sp;
 }
@@ -160,7 +162,10 @@ export function kvm_mmu_get_child_sp(
     const child = kvm.sp_by_pfn.get(m.spte.pfn(lo, hi));
     if (child && child.gfn === gfn && child.role === role) return null;
   }
-  return kvm_mmu_get_shadow_page(vcpu, gfn, role);
+  enter(m, 'kvm_mmu_get_child_sp', vcpu.vcpu_id, parent);
+  const sp = kvm_mmu_get_shadow_page(vcpu, gfn, role);
+  leave(m);
+  return sp;
 }
 
 /** link_shadow_page(): points an entry at a table, taking away what was there. */
@@ -168,6 +173,7 @@ export function link_shadow_page(vcpu: KvmVcpu, sptep: number, sp: KvmMmuPage): 
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'link_shadow_page', vcpu.vcpu_id, sp);
+  enter(m, '__link_shadow_page', vcpu.vcpu_id, sp);
   const lo = m.mem.readLo(sptep);
   const hi = m.mem.readHi(sptep);
   if (m.spte.isPresent(lo, hi)) {
@@ -177,10 +183,13 @@ export function link_shadow_page(vcpu: KvmVcpu, sptep: number, sp: KvmMmuPage): 
       kvm_flush_remote_tlbs(kvm, 'an entry was replaced by a table');
     }
   }
+  enter(m, 'make_nonleaf_spte', vcpu.vcpu_id, null);
   m.spte.make_nonleaf_spte(sp.spt, role_get(sp.role, m.roles.ad_disabled) === 1);
+  leave(m);
   m.mem.writeQ(sptep, m.spte.lo, m.spte.hi);
   sp.parent_ptes.add(sptep);
   if (sp.unsync_children || sp.unsync) mark_unsync(kvm, sptep);
+  leave(m);
   leave(m);
 }
 
@@ -198,6 +207,14 @@ export function mmu_page_zap_pte(kvm: Kvm, sp: KvmMmuPage, sptep: number, invali
     zap_spp_entry(kvm, sp, sptep);
     return 0;
   }
+  enter(m, 'mmu_page_zap_pte', -1, sp);
+  const zapped = zap_pte(kvm, sp, sptep, invalid);
+  leave(m);
+  return zapped;
+}
+
+function zap_pte(kvm: Kvm, sp: KvmMmuPage, sptep: number, invalid: KvmMmuPage[] | null): number {
+  const m = kvm.machine;
   const lo = m.mem.readLo(sptep);
   const hi = m.mem.readHi(sptep);
   if (m.spte.isPresent(lo, hi)) {
@@ -218,22 +235,35 @@ export function mmu_page_zap_pte(kvm: Kvm, sp: KvmMmuPage, sptep: number, invali
   return 0;
 }
 
+/** kvm_mmu_prepare_zap_page(): {@link __kvm_mmu_prepare_zap_page} for callers that do not go through a list. */
+export function kvm_mmu_prepare_zap_page(kvm: Kvm, sp: KvmMmuPage, invalid: KvmMmuPage[], vcpu: number): boolean {
+  const m = kvm.machine;
+  enter(m, 'kvm_mmu_prepare_zap_page', vcpu, sp);
+  const any = __kvm_mmu_prepare_zap_page(kvm, sp, invalid, vcpu);
+  leave(m);
+  return any;
+}
+
 /**
  * __kvm_mmu_prepare_zap_page(): empties a page, unlinks it and puts it on `invalid`; a page in use as a root stays, marked invalid.
  * The pages are freed by {@link kvm_mmu_commit_zap_page} after its TLB flush.
  */
-export function kvm_mmu_prepare_zap_page(kvm: Kvm, sp: KvmMmuPage, invalid: KvmMmuPage[], vcpu: number): boolean {
+export function __kvm_mmu_prepare_zap_page(kvm: Kvm, sp: KvmMmuPage, invalid: KvmMmuPage[], vcpu: number): boolean {
   const m = kvm.machine;
   const R = m.roles;
   enter(m, '__kvm_mmu_prepare_zap_page', vcpu, sp);
   emit(m, (o) => o.event({ kind: 'kvm_mmu_prepare_zap_page', ...pageFields(sp, vcpu) }));
   const before = invalid.length;
   mmu_zap_unsync_children(kvm, sp, invalid);
+  enter(m, 'kvm_mmu_page_unlink_children', vcpu, sp);
   for (let i = 0; i < 512; i++) {
     const sptep = sp.spt * 4096 + i * 8;
     if (!m.spte.isNonpresent(m.mem.readLo(sptep), m.mem.readHi(sptep))) mmu_page_zap_pte(kvm, sp, sptep, invalid);
   }
+  leave(m);
+  enter(m, 'kvm_mmu_unlink_parents', vcpu, sp);
   for (const parent of [...sp.parent_ptes]) drop_parent_pte(kvm, sp, parent);
+  leave(m);
   const wasInvalid = role_get(sp.role, R.invalid) === 1;
   if (!wasInvalid && sp_has_gptes(m, sp)) unaccount_shadowed(kvm, sp);
   if (sp.unsync) kvm_unlink_unsync_page(kvm, sp);
@@ -262,6 +292,7 @@ export function kvm_mmu_commit_zap_page(kvm: Kvm, invalid: KvmMmuPage[]): void {
 }
 
 function kvm_mmu_free_shadow_page(kvm: Kvm, sp: KvmMmuPage): void {
+  enter(kvm.machine, 'kvm_mmu_free_shadow_page', -1, sp);
   const bucket = kvm.mmu_page_hash.get(sp.gfn);
   if (bucket) {
     const rest = bucket.filter((x) => x !== sp);
@@ -270,6 +301,7 @@ function kvm_mmu_free_shadow_page(kvm: Kvm, sp: KvmMmuPage): void {
   }
   kvm.sp_by_pfn.delete(sp.spt);
   kvm.machine.host.freePage(sp.spt);
+  leave(kvm.machine);
 }
 
 /** for_each_gfn_valid_sp_with_gptes() */
@@ -281,16 +313,19 @@ export function* gfn_valid_sp_with_gptes(kvm: Kvm, gfn: number): Generator<KvmMm
 /** make_mmu_pages_available(): recycles the oldest pages. @returns false for the kernel's -ENOSPC. */
 export function make_mmu_pages_available(vcpu: KvmVcpu): boolean {
   const kvm = vcpu.kvm;
-  const available = (): number => Math.max(kvm.n_max_mmu_pages - kvm.n_used_mmu_pages, 0);
-  if (available() >= 5) return true;
   const m = kvm.machine;
+  const available = (): number => Math.max(kvm.n_max_mmu_pages - kvm.n_used_mmu_pages, 0);
   enter(m, 'make_mmu_pages_available', vcpu.vcpu_id, null);
+  if (available() >= 5) {
+    leave(m);
+    return true;
+  }
   const invalid: KvmMmuPage[] = [];
   for (const sp of [...kvm.active_mmu_pages]) {
     if (available() >= 25) break;
     // Zapping one page may have zapped this one with it.
     if (sp.root_count || !kvm.active_mmu_pages.has(sp)) continue;
-    kvm_mmu_prepare_zap_page(kvm, sp, invalid, vcpu.vcpu_id);
+    __kvm_mmu_prepare_zap_page(kvm, sp, invalid, vcpu.vcpu_id);
   }
   kvm_mmu_commit_zap_page(kvm, invalid);
   leave(m);

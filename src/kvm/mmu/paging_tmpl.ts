@@ -2,6 +2,7 @@
  * arch/x86/kvm/mmu/paging_tmpl.h: KVM's own walk of guest page tables, one function for its three instances (64-bit entries, 32-bit
  * entries, EPT). Facts: reference kvm-mmu-model.md chapters 9 and 10.
  */
+import type { FrameName } from '../functions';
 import { enter, leave, type Machine } from '../machine';
 import { ACC_EXEC, ACC_USER, ACC_WRITE, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot } from '../kvm_main';
@@ -55,25 +56,30 @@ export interface GuestPteFormat {
   readonly accessed: number;
   readonly dirty: number;
   /** FNAME() of the functions on the fault path, made once */
-  readonly walk_addr_generic: string;
-  readonly page_fault: string;
-  readonly is_self_change_mapping: string;
-  readonly fetch: string;
-  readonly pte_prefetch: string;
+  readonly walk_addr: FrameName;
+  readonly walk_addr_generic: FrameName;
+  readonly update_accessed_dirty_bits: FrameName;
+  readonly page_fault: FrameName;
+  readonly is_self_change_mapping: FrameName;
+  readonly fetch: FrameName;
+  readonly gpte_changed: FrameName;
+  readonly pte_prefetch: FrameName;
+  readonly prefetch_gpte: FrameName;
 }
 
-type Instance = Omit<
-  GuestPteFormat,
-  'walk_addr_generic' | 'page_fault' | 'is_self_change_mapping' | 'fetch' | 'pte_prefetch'
->;
+type Instance = Pick<GuestPteFormat, 'name' | 'size' | 'bits' | 'present' | 'accessed' | 'dirty'>;
 
 const named = (format: Instance): GuestPteFormat => ({
   ...format,
+  walk_addr: `${format.name}_walk_addr`,
   walk_addr_generic: `${format.name}_walk_addr_generic`,
+  update_accessed_dirty_bits: `${format.name}_update_accessed_dirty_bits`,
   page_fault: `${format.name}_page_fault`,
   is_self_change_mapping: `${format.name}_is_self_change_mapping`,
   fetch: `${format.name}_fetch`,
+  gpte_changed: `${format.name}_gpte_changed`,
   pte_prefetch: `${format.name}_pte_prefetch`,
+  prefetch_gpte: `${format.name}_prefetch_gpte`,
 });
 
 const PAGING64 = named({ name: 'paging64', size: 8, bits: 9, present: 1, accessed: 0x20, dirty: 0x40 });
@@ -277,7 +283,10 @@ export function walk_addr_generic(
     if (!have_ad(m, mmu)) return 'ok';
     // A clean page is mapped read-only first, so that the write that follows sets D.
     if (!write_fault && !(lo & format.dirty)) w.pte_access &= ~ACC_WRITE;
-    return update_accessed_dirty_bits(level, write_fault);
+    enter(m, format.update_accessed_dirty_bits, vcpu.vcpu_id, w);
+    const r = update_accessed_dirty_bits(level, write_fault);
+    leave(m);
+    return r;
   }
 
   /** FNAME(update_accessed_dirty_bits): top down; entries in memory that the guest cannot write are skipped. */

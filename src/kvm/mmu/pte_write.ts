@@ -55,6 +55,14 @@ export function get_written_sptes(
   return { index: off >> 3, count };
 }
 
+/** kvm_page_track_write(): who follows writes to guest memory hears of one; that is the shadow MMU alone. */
+export function kvm_page_track_write(vcpu: KvmVcpu, gpa: number, value: bigint, bytes: number): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_page_track_write', vcpu.vcpu_id, null);
+  kvm_mmu_pte_write(vcpu, gpa, value, bytes);
+  leave(m);
+}
+
 /** Tells the shadow MMU of an emulated write of `bytes` bytes at gpa, which is in guest memory already. */
 export function kvm_mmu_pte_write(vcpu: KvmVcpu, gpa: number, value: bigint, bytes: number): void {
   const kvm = vcpu.kvm;
@@ -62,11 +70,13 @@ export function kvm_mmu_pte_write(vcpu: KvmVcpu, gpa: number, value: bigint, byt
   const m = kvm.machine;
   const R = m.roles;
   enter(m, 'kvm_mmu_pte_write', vcpu.vcpu_id, { gpa, value, bytes });
-  // mmu_pte_write_fetch_gpte(): a PAE guest writes its entries in halves.
+  // A PAE guest writes its entries in halves.
+  enter(m, 'mmu_pte_write_fetch_gpte', vcpu.vcpu_id, null);
   if ((vcpu.regs.cr4 & (1n << 5n)) !== 0n && bytes === 4) {
     gpa -= gpa % 8;
     bytes = 8;
   }
+  leave(m);
   kvm.stat['mmu_pte_write'] = (kvm.stat['mmu_pte_write'] ?? 0) + 1;
   const invalid: KvmMmuPage[] = [];
   let flush = false;
@@ -87,7 +97,9 @@ export function kvm_mmu_pte_write(vcpu: KvmVcpu, gpa: number, value: bigint, byt
       if (present) flush = true;
     }
   }
+  enter(m, 'kvm_mmu_remote_flush_or_zap', vcpu.vcpu_id, null);
   if (invalid.length) kvm_mmu_commit_zap_page(kvm, invalid);
   else if (flush) kvm_flush_remote_tlbs(kvm, 'a shadowed guest table was written');
+  leave(m);
   leave(m);
 }

@@ -1,7 +1,8 @@
 /**
  * Roots: allocation, caching, freeing, and kvm_mmu_load(). Facts: reference kvm-mmu-model.md chapter 6.
  */
-import { emit, enter, leave } from '../machine';
+import type { FrameName } from '../functions';
+import { emit, enter, leave, type Machine } from '../machine';
 import { ACC_ALL, INVALID_PAGE, type Kvm, type KvmMmu, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_make_request } from '../x86_requests';
@@ -70,7 +71,9 @@ export function kvm_mmu_load(vcpu: KvmVcpu): boolean {
   const mmu = vcpu.mmu;
   enter(m, 'kvm_mmu_load', vcpu.vcpu_id, mmu);
   mmu_alloc_special_roots(vcpu);
+  enter(m, 'mmu_alloc_roots', vcpu.vcpu_id, mmu);
   const ok = role_get(mmu.root_role, m.roles.direct) ? mmu_alloc_direct_roots(vcpu) : mmu_alloc_shadow_roots(vcpu);
+  leave(m);
   if (ok) {
     kvm_mmu_sync_roots(vcpu);
     kvm_mmu_load_pgd(vcpu);
@@ -81,11 +84,18 @@ export function kvm_mmu_load(vcpu: KvmVcpu): boolean {
   return ok;
 }
 
+/** kvm_x86_ops.load_mmu_pgd of the module in use. */
+function load_pgd_of(m: Machine): FrameName {
+  if (m.config.vendor === 'intel') return 'vmx_load_mmu_pgd';
+  return m.tdpEnabled ? 'svm_load_mmu_pgd' : 'svm_load_mmu_pgd/shadow';
+}
+
 /** kvm_mmu_load_pgd(): tells the processor where the tables are now. */
 export function kvm_mmu_load_pgd(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
   if (vcpu.mmu.root.hpa === INVALID_PAGE) return;
-  enter(m, m.config.vendor === 'intel' ? 'vmx_load_mmu_pgd' : 'svm_load_mmu_pgd', vcpu.vcpu_id, vcpu.mmu);
+  enter(m, 'kvm_mmu_load_pgd', vcpu.vcpu_id, vcpu.mmu);
+  enter(m, load_pgd_of(m), vcpu.vcpu_id, vcpu.mmu);
   m.load_mmu_pgd(vcpu);
   emit(m, (o) =>
     o.event({
@@ -97,6 +107,7 @@ export function kvm_mmu_load_pgd(vcpu: KvmVcpu): void {
     }),
   );
   leave(m);
+  leave(m);
 }
 
 /** kvm_mmu_sync_roots(): nothing for direct roots. */
@@ -107,6 +118,7 @@ export function kvm_mmu_sync_roots(vcpu: KvmVcpu): void {
   if (role_get(mmu.root_role, m.roles.direct) || mmu.root.hpa === INVALID_PAGE) return;
   vcpu_clear_mmio_info(vcpu, null);
   enter(m, 'kvm_mmu_sync_roots', vcpu.vcpu_id, mmu);
+  enter(m, 'mmu_sync_roots', vcpu.vcpu_id, mmu);
   const guestLevel = role_get(mmu.cpu_role_base, m.roles.level);
   if (guestLevel >= 4) {
     const sp = root_to_sp(kvm, mmu.root.hpa);
@@ -119,15 +131,18 @@ export function kvm_mmu_sync_roots(vcpu: KvmVcpu): void {
       if (sp) mmu_sync_children(vcpu, sp);
     }
   leave(m);
+  leave(m);
 }
 
 /** mmu_free_root_page() */
 function mmu_free_root_page(kvm: Kvm, hpa: number, invalid: KvmMmuPage[]): void {
   const sp = root_to_sp(kvm, hpa);
   if (!sp) return;
+  enter(kvm.machine, 'mmu_free_root_page', -1, sp);
   if (sp.tdp_mmu_page) kvm_tdp_mmu_put_root(kvm, sp, false);
   else if (--sp.root_count === 0 && role_get(sp.role, kvm.machine.roles.invalid))
     kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
+  leave(kvm.machine);
 }
 
 /** kvm_mmu_free_roots(): the current root and/or the cached ones for which `which` says so. */
@@ -236,11 +251,12 @@ function fast_pgd_switch(vcpu: KvmVcpu, mmu: KvmMmu, pgd: bigint): boolean {
   const kvm = vcpu.kvm;
   const m = kvm.machine;
   enter(m, 'fast_pgd_switch', vcpu.vcpu_id, mmu);
+  const role = mmu.root_role;
+  if (mmu.root.hpa !== INVALID_PAGE && !root_to_sp(kvm, mmu.root.hpa)) kvm_mmu_free_roots(vcpu, mmu, true, () => false);
+  const current = mmu.root.hpa !== INVALID_PAGE;
+  enter(m, current ? 'cached_root_find_and_keep_current' : 'cached_root_find_without_current', vcpu.vcpu_id, mmu);
   const hit = ((): boolean => {
-    const role = mmu.root_role;
-    if (mmu.root.hpa !== INVALID_PAGE && !root_to_sp(kvm, mmu.root.hpa))
-      kvm_mmu_free_roots(vcpu, mmu, true, () => false);
-    if (mmu.root.hpa !== INVALID_PAGE) {
+    if (current) {
       if (is_root_usable(kvm, mmu.root, pgd, role)) return true;
       for (let i = 0; i < mmu.prev_roots.length; i++) {
         // The swaps rotate the list, so that it stays in order of last use.
@@ -257,6 +273,7 @@ function fast_pgd_switch(vcpu: KvmVcpu, mmu: KvmMmu, pgd: bigint): boolean {
     mmu.prev_roots.push({ pgd: 0n, hpa: INVALID_PAGE });
     return true;
   })();
+  leave(m);
   leave(m);
   return hit;
 }

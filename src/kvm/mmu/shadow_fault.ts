@@ -61,7 +61,10 @@ export function shadow_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
 
 function page_fault(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
   const m = vcpu.kvm.machine;
-  if (!walk_addr_generic(w, vcpu, vcpu.mmu, f.addrLo, f.addrHi, f.error_code & ~8)) {
+  enter(m, guest_format(m, vcpu.mmu).walk_addr, vcpu.vcpu_id, w);
+  const mapped = walk_addr_generic(w, vcpu, vcpu.mmu, f.addrLo, f.addrHi, f.error_code & ~8);
+  leave(m);
+  if (!mapped) {
     if (!f.prefetch) kvm_inject_emulated_page_fault(vcpu, w);
     return RET_PF.RETRY;
   }
@@ -120,7 +123,9 @@ function kvm_inject_page_fault(vcpu: KvmVcpu, error_code: number, address: bigin
       injected: true,
       why: m.lastWhy,
     });
+  enter(m, 'kvm_queue_exception_e', vcpu.vcpu_id, null);
   m.queueException(vcpu, 14, error_code, address);
+  leave(m);
   leave(m);
 }
 
@@ -153,6 +158,7 @@ function clear_flood(vcpu: KvmVcpu, sptep: number): void {
 /** FNAME(gpte_changed): the guest (another vCPU of it) may have edited the entry since the walk. */
 function gpte_changed(vcpu: KvmVcpu, w: GuestWalker, level: number): boolean {
   const m = vcpu.kvm.machine;
+  enter(m, guest_format(m, vcpu.mmu).gpte_changed, vcpu.vcpu_id, w);
   const { size } = guest_format(m, vcpu.mmu);
   const four = size === 4;
   const hpa = w.pte_hpa[level - 1];
@@ -167,6 +173,7 @@ function gpte_changed(vcpu: KvmVcpu, w: GuestWalker, level: number): boolean {
   }
   const lo = four ? m.mem.read32(hpa) : m.mem.readLo(hpa);
   const hi = four ? 0 : m.mem.readHi(hpa);
+  leave(m);
   return lo >>> 0 !== w.ptesLo[level - 1] || hi >>> 0 !== w.ptesHi[level - 1];
 }
 
@@ -229,8 +236,10 @@ function validate_direct_spte(vcpu: KvmVcpu, sptep: number, direct_access: numbe
   if (!m.spte.isPresent(lo, hi) || lo & 0x80) return;
   const child = kvm.sp_by_pfn.get(m.spte.pfn(lo, hi));
   if (!child || role_get(child.role, m.roles.access) === direct_access) return;
+  enter(m, 'validate_direct_spte', vcpu.vcpu_id, child);
   drop_parent_pte(kvm, child, sptep);
   kvm_flush_remote_tlbs_with_address(kvm, child.gfn, 512, 'a direct table had other access rights');
+  leave(m);
 }
 
 /** FNAME(pte_prefetch): the neighbours whose guest entries are present and accessed. */
@@ -281,6 +290,21 @@ export const gpte_to_gfn = (four: boolean, lo: number, hi: number): number =>
 
 /** FNAME(prefetch_gpte). @returns false to stop prefetching */
 export function prefetch_gpte(
+  vcpu: KvmVcpu,
+  sp: KvmMmuPage,
+  sptep: number,
+  lo: number,
+  hi: number,
+  no_dirty_log: boolean,
+): boolean {
+  const m = vcpu.kvm.machine;
+  enter(m, guest_format(m, vcpu.mmu).prefetch_gpte, vcpu.vcpu_id, sp);
+  const go = prefetch_entry(vcpu, sp, sptep, lo, hi, no_dirty_log);
+  leave(m);
+  return go;
+}
+
+function prefetch_entry(
   vcpu: KvmVcpu,
   sp: KvmMmuPage,
   sptep: number,

@@ -69,7 +69,7 @@ function kvm_spp_get_page(vcpu: KvmVcpu, gfn: number, level: number): KvmMmuPage
   const m = kvm.machine;
   const R = m.roles;
   const rfc = m.caps.spp === 'rfc-2018';
-  enter(m, rfc ? 'kvm_mmu_get_spp_page' : 'kvm_spp_get_page', vcpu.vcpu_id, null);
+  enter(m, 'kvm_spp_get_page', vcpu.vcpu_id, null);
   let role = vcpu.root_mmu.root_role;
   role = role_put(role, R.level, level);
   role = role_put(role, R.direct, 1);
@@ -176,8 +176,12 @@ export function kvm_spp_setup_structure(vcpu: KvmVcpu, gfn: number): void {
   const first = gfn - (gfn % 512);
   for (let i = 0; i < 512; i++) {
     const slot = kvm_vcpu_gfn_to_memslot_quietly(vcpu, first + i);
-    const { lo, hi } = format_spp_spte(subpage_access(slot, first + i));
+    const access = subpage_access(slot, first + i);
+    // Frames only where a map says something: all 512 are rebuilt.
+    if (access !== FULL_ACCESS) enter(m, 'format_spp_spte', vcpu.vcpu_id, slot);
+    const { lo, hi } = format_spp_spte(access);
     m.mem.writeQ(table * 4096 + i * 8, lo, hi);
+    if (access !== FULL_ACCESS) leave(m);
   }
   kvm_flush_remote_tlbs(kvm, 'a block of the SPPT was filled');
   leave(m);
@@ -295,6 +299,7 @@ const noSlot = (gfn: number): string => `-EFAULT: no memslot holds gfn 0x${gfn.t
 /** KVM_SUBPAGES_SET_ACCESS: one map for each page from gfn_base on. */
 export function kvm_vm_ioctl_set_subpages(kvm: Kvm, gfn_base: number, maps: readonly number[]): SubpagesResult {
   const m = kvm.machine;
+  enter(m, 'kvm_vm_ioctl', -1, null);
   enter(m, 'kvm_vm_ioctl_set_subpages', -1, { gfn_base, maps });
   const result = ((): SubpagesResult => {
     const no = refuse(m, maps.length);
@@ -304,6 +309,7 @@ export function kvm_vm_ioctl_set_subpages(kvm: Kvm, gfn_base: number, maps: read
     leave(m);
     return done;
   })();
+  leave(m);
   leave(m);
   return result;
 

@@ -80,11 +80,15 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
         return RET_PF.RETRY;
       }
       enter(m, 'tdp_mmu_alloc_sp', vcpu.vcpu_id, null);
+      leave(m);
+      enter(m, 'tdp_mmu_init_child_sp', vcpu.vcpu_id, null);
       const child = tdp_mmu_init_sp(vcpu, base, role_put(sp.role, R.level, level - 1), sptep);
       kvm.tdp_mmu_pages++;
       leave(m);
       enter(m, 'tdp_mmu_link_sp', vcpu.vcpu_id, child);
+      enter(m, 'make_nonleaf_spte', vcpu.vcpu_id, null);
       m.spte.make_nonleaf_spte(child.spt, role_get(child.role, R.ad_disabled) === 1);
+      leave(m);
       tdp_mmu_set_spte(kvm, root, sptep, base, level, m.spte.lo, m.spte.hi, true, vcpu.vcpu_id);
       if (fault.huge_page_disallowed && fault.req_level >= level) child.nx_huge_page_disallowed = true;
       leave(m);

@@ -39,6 +39,7 @@ export function tdp_mmu_set_spte(
   vcpu: number,
 ): void {
   const m = kvm.machine;
+  enter(m, shared ? 'tdp_mmu_set_spte_atomic' : 'tdp_mmu_set_spte', vcpu, root);
   const oldLo = m.mem.readLo(sptep);
   const oldHi = m.mem.readHi(sptep);
   m.mem.writeQ(sptep, lo, hi);
@@ -48,6 +49,7 @@ export function tdp_mmu_set_spte(
     const pfnChanged = m.spte.pfn(oldLo, oldHi) !== m.spte.pfn(lo, hi);
     if (!m.spte.isWritable(oldLo) || pfnChanged) mark_page_dirty_in_slot(search_role(kvm, root.role, gfn), gfn);
   }
+  leave(m);
 }
 
 /** Writes SHADOW_NONPRESENT_VALUE; no vCPU of its own: an ioctl or a worker does this. */
@@ -109,6 +111,7 @@ export function handle_changed_spte(
   if (oldLo === lo && oldHi === hi) return;
   const m = kvm.machine;
   const f = m.spte;
+  enter(m, 'handle_changed_spte', vcpu, null);
   if (m.observer)
     m.observer.event({
       kind: 'kvm_tdp_mmu_spte_changed',
@@ -126,6 +129,7 @@ export function handle_changed_spte(
   if (wasLeaf && isLeaf && f.pfn(oldLo, oldHi) !== f.pfn(lo, hi))
     throw new Error(`TDP MMU: gfn 0x${gfn.toString(16)} changes its frame without being zapped first`);
   if (wasPresent && !wasLeaf && (isLeaf || !isPresent)) handle_removed_pt(kvm, f.pfn(oldLo, oldHi), shared, vcpu);
+  leave(m);
 }
 
 /** handle_removed_pt(): a table left the tree; its entries are frozen one by one, tables below it follow. */

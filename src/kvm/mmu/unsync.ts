@@ -34,6 +34,21 @@ export function mmu_try_to_unsync_pages(
 ): number {
   const kvm = vcpu.kvm;
   if (kvm.indirect_shadow_pages === 0) return 0;
+  const m = kvm.machine;
+  enter(m, 'mmu_try_to_unsync_pages', vcpu.vcpu_id, slot);
+  const r = tryToUnsync(vcpu, slot, gfn, can_unsync, prefetch);
+  leave(m);
+  return r;
+}
+
+function tryToUnsync(
+  vcpu: KvmVcpu,
+  slot: KvmMemorySlot | null,
+  gfn: number,
+  can_unsync: boolean,
+  prefetch: boolean,
+): number {
+  const kvm = vcpu.kvm;
   if (kvm_slot_page_track_is_active(slot, gfn)) return -EPERM;
   for (const sp of gfn_valid_sp_with_gptes(kvm, gfn)) {
     if (!can_unsync) return -EPERM;
@@ -47,7 +62,9 @@ export function mmu_try_to_unsync_pages(
       );
       continue;
     }
+    enter(kvm.machine, 'kvm_unsync_pages', vcpu.vcpu_id, null);
     kvm_unsync_page(kvm, sp, vcpu.vcpu_id);
+    leave(kvm.machine);
   }
   return 0;
 }
@@ -57,7 +74,9 @@ function kvm_unsync_page(kvm: Kvm, sp: KvmMmuPage, vcpu: number): void {
   enter(m, 'kvm_unsync_page', vcpu, sp);
   emit(m, (o) => o.event({ kind: 'kvm_mmu_unsync_page', ...pageFields(sp, vcpu) }));
   sp.unsync = true;
+  enter(m, 'kvm_mmu_mark_parents_unsync', vcpu, sp);
   kvm_mmu_mark_parents_unsync(kvm, sp);
+  leave(m);
   leave(m);
 }
 
@@ -180,6 +199,7 @@ export function mmu_sync_children(vcpu: KvmVcpu, parent: KvmMmuPage): void {
 /** mmu_zap_unsync_children() */
 export function mmu_zap_unsync_children(kvm: Kvm, parent: KvmMmuPage, invalid: KvmMmuPage[]): void {
   if (role_get(parent.role, kvm.machine.roles.level) === 1) return;
+  enter(kvm.machine, 'mmu_zap_unsync_children', -1, parent);
   for (;;) {
     const batch = mmu_unsync_walk(kvm, parent, 16).filter((e) => e.sp !== parent);
     if (!batch.length) break;
@@ -188,4 +208,5 @@ export function mmu_zap_unsync_children(kvm: Kvm, parent: KvmMmuPage, invalid: K
       mmu_pages_clear_parents(e);
     }
   }
+  leave(kvm.machine);
 }

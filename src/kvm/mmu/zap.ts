@@ -5,7 +5,7 @@
 import { emit, enter, leave } from '../machine';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Kvm, type KvmMemorySlot, type KvmMmuPage } from '../kvm_host';
 import { kvm_make_all_cpus_request } from '../x86_requests';
-import { is_obsolete_sp, kvm_mmu_commit_zap_page, kvm_mmu_prepare_zap_page } from './pages';
+import { is_obsolete_sp, kvm_mmu_commit_zap_page, __kvm_mmu_prepare_zap_page } from './pages';
 import { kvm_tdp_mmu_invalidate_all_roots, kvm_tdp_mmu_zap_invalidated_roots, tdp_mmu_zap_root } from './tdp_mmu_ops';
 import { role_get } from '../roles';
 import { slot_disable_log_dirty, slot_enable_log_dirty } from './dirty';
@@ -37,7 +37,7 @@ function kvm_zap_obsolete_pages(kvm: Kvm): void {
   for (const sp of [...kvm.active_mmu_pages]) {
     if (!is_obsolete_sp(kvm, sp)) break;
     if (role_get(sp.role, m.roles.invalid)) continue;
-    kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
+    __kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
   }
   kvm_mmu_commit_zap_page(kvm, invalid);
   leave(m);
@@ -86,7 +86,7 @@ export function kvm_mmu_zap_all(kvm: Kvm): void {
     // Zapping one page may zap others, so the list is read anew each time.
     const sp = [...kvm.active_mmu_pages].findLast((p) => !role_get(p.role, m.roles.invalid));
     if (!sp) break;
-    kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
+    __kvm_mmu_prepare_zap_page(kvm, sp, invalid, -1);
   }
   kvm_mmu_commit_zap_page(kvm, invalid);
   if (m.tdpMmuEnabled) for (const root of [...kvm.tdp_mmu_roots]) tdp_mmu_zap_root(kvm, root, false);

@@ -18,7 +18,12 @@ type Rule = (station: Station, depth: number, line: number) => boolean;
 const NEVER: Rule = () => false;
 
 /** Functions that every entry into the guest goes through: they are on the stack, but stepping does not stop at them. */
-const SCAFFOLD: ReadonlySet<string> = new Set(['vcpu_run', 'vcpu_enter_guest']);
+const SCAFFOLD: ReadonlySet<string> = new Set([
+  'kvm_arch_vcpu_ioctl_run',
+  'vcpu_run',
+  '__vcpu_run',
+  'vcpu_enter_guest',
+]);
 
 export class RunControl {
   private hit: Hit | null = null;
