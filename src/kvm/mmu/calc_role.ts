@@ -272,13 +272,11 @@ export function kvm_init_shadow_npt_mmu(vcpu: KvmVcpu, cr4: bigint, efer: bigint
   const regs = { cr0: CR0_PG, cr4: cr4 & ~CR4_PKE, efer };
   enter(m, 'kvm_init_shadow_npt_mmu', vcpu.vcpu_id, vcpu.guest_mmu);
   const cpu = kvm_calc_cpu_role(vcpu, regs);
-  // Before v5.14 walks went by the registers above, but the role by all that the vCPU had.
-  const role = m.caps.shadowNptRegs === 'l1' ? kvm_calc_cpu_role(vcpu, l1) : cpu;
   const level = kvm_mmu_get_tdp_level(vcpu);
   let root = role_put(cpu.base, R.level, level);
   // Five levels of the host over four of L1: the top table has one entry, and it is no guest's.
   if (level === 5 && role_get(cpu.base, R.level) === 4) root = role_put(root, R.passthrough, 1);
-  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs, role.ext);
+  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs);
   kvm_mmu_new_pgd(vcpu, nested_cr3);
   leave(m);
 }
@@ -302,7 +300,6 @@ export function kvm_calc_shadow_ept_root_page_role(
     // A pair that no other context has: it marked shadow EPT before v5.17 (reference 5.3).
     base = role_put(base, R.cr0_wp, 1);
     base = role_put(base, R.smap_andnot_wp, 1);
-    return { base, ext };
   }
   return { base, ext: role_put(role_put(0, R.ext_execonly, execonly ? 1 : 0), R.ext_valid, 1) };
 }
