@@ -16,6 +16,7 @@ import { emit, enter, leave } from './machine';
 import { HF_SMM_INSIDE_NMI_MASK, HF_SMM_MASK, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_reset_context } from './mmu/calc_role';
+import { vmx_flush_pml_buffer } from './pml';
 import { smm_view_changed } from './smram';
 import { nested_enter_smm, nested_leave_smm } from './nested';
 import { kvm_make_request } from './x86_requests';
@@ -67,6 +68,8 @@ export function kvm_smm_changed(vcpu: KvmVcpu, entering: boolean): void {
 export function enter_smm(vcpu: KvmVcpu): boolean {
   const m = vcpu.kvm.machine;
   enter(m, 'enter_smm', vcpu.vcpu_id, vcpu.regs);
+  // The exit that lets the SMI in reads the processor's log (vmx_handle_exit()), while its addresses are those of this address space.
+  vmx_flush_pml_buffer(vcpu);
   const bytes = saveSmram(layoutOf(vcpu), vcpu.regs, vcpu.smbase);
   const base = vcpu.smbase + SMRAM_SAVE_OFFSET;
   const write = (): boolean => {

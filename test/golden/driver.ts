@@ -1,6 +1,6 @@
 /** Runs random operations by the number: seeds in, failures out, with the shortest sequence that still fails. */
 import { CONFIGS, type GoldenConfig } from './layout';
-import { decode, RAW_LIMIT, type Raw } from './operations';
+import { decode, modeOf, RAW_LIMIT, type Raw } from './operations';
 import { newTally, World, type Depth, type Tally } from './world';
 
 /** Marsaglia's xorshift32: deterministic, and the same everywhere. */
@@ -69,9 +69,13 @@ export function shrink(
 ): { operations: readonly Raw[]; message: string } {
   const until = performance.now() + milliseconds;
   // Looking at everything after each operation finds a failure where it happens.
-  const strict = { tally: newTally(), fullEvery: 1, auditEvery: options.auditEvery ? 1 : 0 };
+  let strict: RunOptions = { tally: newTally(), fullEvery: 1, auditEvery: options.auditEvery ? 1 : 0 };
   let current = raws;
-  let failed = runOperations(config, current, strict) ?? runOperations(config, current, options);
+  let failed = runOperations(config, current, strict);
+  if (!failed) {
+    strict = { ...options, tally: newTally() };
+    failed = runOperations(config, current, strict);
+  }
   if (!failed) return { operations: raws, message: 'the failure does not come back' };
   // Only the same failure counts, whatever its addresses are.
   const kind = (message: string): string => message.replace(/0x[0-9a-f]+|\d+/g, '#').replace(/;.*/, '');
@@ -106,6 +110,22 @@ export function runSeed(
   if (!failed) return null;
   const short = shrink(config, raws.slice(0, failed.at + 1), options);
   return { config, seed, message: short.message, operations: short.operations, shrunk: true };
+}
+
+/** The operations of a failure, one a line, as they are meant and as raw numbers. */
+export function operationsText(f: Pick<Failure, 'config' | 'operations'>): string {
+  const mode = modeOf(f.config);
+  const word = (_: string, v: unknown): unknown => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v);
+  const most = 200;
+  const text = f.operations
+    .slice(0, most)
+    .map((raw) => {
+      const op = decode(mode, raw);
+      const gva = 'page' in op ? `  page at 0x${mode.pages[op.page].gva.toString(16)}` : '';
+      return `  [${raw.join(', ')}]  ${JSON.stringify(op, word)}${gva}`;
+    })
+    .join('\n');
+  return f.operations.length > most ? `${text}\n  and ${f.operations.length - most} more` : text;
 }
 
 export { CONFIGS };

@@ -87,6 +87,8 @@ export class World {
   /** address spaces */
   private readonly spaces: readonly number[];
   private steps = 0;
+  /** frame that the vCPU of the access being done remembers as MMIO, where the kernel does not know for which address space */
+  private remembered = -1;
 
   constructor(
     config: GoldenConfig,
@@ -624,12 +626,15 @@ export class World {
     const { tally } = this;
     const visited: Visited[] = [];
     const offset = Number(gva & 0xfffn);
+    const { mmio_gfn, mmio_gen } = this.vcpu(cpu);
+    this.remembered = this.m.caps.mmioCacheGenerationOfAs0 && mmio_gen === this.m.kvm.memslots[0].generation ? mmio_gfn : -1;
     const outs: Outcome[] | null =
       page === null
         ? [{ kind: 'access', gpa: Number(gva) - offset, via: null }]
         : cpu.outcomes(page, kind, user, ac, false, visited);
     // An emulated read-modify-write walks twice, so it may take both a remembered translation and the present one.
-    const torn = kind === 'rmw' && outs !== null && outs.length > 1 && outs.some((o) => this.isMmio(cpu, o));
+    // The same goes for a slot that stale MMIO sptes hide: KVM may read the device and write the memory.
+    const torn = kind === 'rmw' && outs !== null && ((outs.length > 1 && outs.some((o) => this.isMmio(cpu, o))) || outs.some((o) => this.isYoung(cpu, o)));
     if (outs === null || torn || this.confused(cpu, visited, offset)) {
       tally.skipped++;
       return;
@@ -680,6 +685,21 @@ export class World {
 
   private isMmio(cpu: Cpu, o: Outcome): boolean {
     return o.kind === 'access' && this.ref.slotAt(cpu.as, o.gpa / PAGE)?.spec.readonly !== false;
+  }
+
+  /**
+   * Whether stale MMIO information may hide a slot. A sync of an unsync page gives stale MMIO sptes the present generation, also where a
+   * memslot has come meanwhile; the kernel does so, too (v6.1 sync_mmio_spte()): until the next zap the new slot may be hidden. And the one
+   * frame that a vCPU remembers as MMIO stays so in the other address space, and as long as address space 0 does not change (up to 6.1.176
+   * vcpu_match_mmio_gen()).
+   */
+  private mayBeHidden(gfn: number, slot: SlotState | null): boolean {
+    if (slot === null) return false;
+    return (!this.tdp && slot.young) || gfn === this.remembered;
+  }
+
+  private isYoung(cpu: Cpu, o: Outcome): boolean {
+    return o.kind === 'access' && this.mayBeHidden(o.gpa / PAGE, this.ref.slotAt(cpu.as, o.gpa / PAGE));
   }
 
   private walkLength(): number {
@@ -761,9 +781,7 @@ export class World {
       const f = e.fragments[0];
       return f.gpa === gpa && f.len === size && (data === null || (f.data & mask) === data);
     };
-    // A sync of an unsync page gives stale MMIO sptes the present generation, also where a memslot has come meanwhile. The kernel does so,
-    // too (v6.1 sync_mmio_spte()): until the next zap the new slot may be hidden.
-    const hidden = !this.tdp && slot?.young === true && r.exits.length > 0;
+    const hidden = this.mayBeHidden(o.gpa / PAGE, slot) && r.exits.length > 0;
     if (slot === null || hidden) {
       const device =
         kind === 'load'
@@ -979,10 +997,11 @@ export class World {
     if (findings.length > 0) throw new GoldenFailure(`audit: ${findings.map(findingText).join('; ')}`);
   }
 
-  /** What {@link matches} calls hidden: a sync gave a stale MMIO spte the present generation, although there is a memslot by now. */
+  /** What {@link matches} calls hidden: a sync gave a stale MMIO spte the present generation, although there is a memslot by now; a vCPU that uses it remembers it. */
   private knownFlaw(f: Finding): boolean {
-    if (f.rule !== 'M2' || this.tdp || f.page === null || f.gfn === null) return false;
-    return this.ref.slotAt(kvm_mmu_role_as_id(this.m, f.page.role), f.gfn)?.young === true;
+    if ((f.rule !== 'M2' && f.rule !== 'M3') || this.tdp || f.gfn === null) return false;
+    const as = f.page !== null ? kvm_mmu_role_as_id(this.m, f.page.role) : this.cpus[f.vcpu ?? 0].as;
+    return this.ref.slotAt(as, f.gfn)?.young === true;
   }
 
   /** Everything that is too much for each operation. */

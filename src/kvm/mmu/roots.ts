@@ -15,7 +15,7 @@ import {
   make_mmu_pages_available,
 } from './pages';
 import { mmu_alloc_shadow_roots, mmu_alloc_special_roots } from './shadow_roots';
-import { free_sppt_root, mmu_alloc_sppt_root } from './spp';
+import { free_obsolete_sppt_root, free_sppt_root, mmu_alloc_sppt_root } from './spp';
 import { kvm_tdp_mmu_get_vcpu_root_hpa } from './tdp_mmu';
 import { kvm_tdp_mmu_put_root } from './tdp_mmu_ops';
 import { mmu_sync_children } from './unsync';
@@ -219,6 +219,9 @@ export function kvm_mmu_free_obsolete_roots(vcpu: KvmVcpu): void {
   };
   for (const mmu of [vcpu.root_mmu, vcpu.guest_mmu])
     kvm_mmu_free_roots(vcpu, mmu, obsolete(mmu.root.hpa), (i) => obsolete(mmu.prev_roots[i].hpa));
+  const invalid: KvmMmuPage[] = [];
+  free_obsolete_sppt_root(kvm, (hpa) => mmu_free_root_page(kvm, hpa, invalid));
+  kvm_mmu_commit_zap_page(kvm, invalid);
   leave(m);
 }
 

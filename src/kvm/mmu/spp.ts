@@ -116,6 +116,12 @@ export function free_sppt_root(kvm: Kvm, mmu: KvmMmu, put: (hpa: number) => void
     put(mmu.sppt_root);
     mmu.sppt_root = INVALID_PAGE;
   }
+  free_obsolete_sppt_root(kvm, put);
+}
+
+/** The SPPT root of the VM goes when it was zapped: no vCPU may load it again, also one that has no EPT root to free. */
+export function free_obsolete_sppt_root(kvm: Kvm, put: (hpa: number) => void): void {
+  const m = kvm.machine;
   const shared = root_to_sp(kvm, kvm.sppt_root);
   if (shared && role_get(shared.role, m.roles.invalid)) {
     put(kvm.sppt_root);
