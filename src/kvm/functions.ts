@@ -138,6 +138,7 @@ export const FRAMES = {
   kvm_handle_page_fault: 'v4.13..',
   kvm_mmu_page_fault: '*',
   'kvm_mmu_page_fault/misconfig': 'v4.15..',
+  'kvm_mmu_page_fault/stale': '..v4.14',
   kvm_mmu_do_page_fault: 'v5.6..',
   kvm_tdp_page_fault: '..v5.5 tdp_page_fault, v5.6..',
   'kvm_tdp_page_fault/mmio': '..v4.5 tdp_page_fault',

@@ -168,6 +168,13 @@ describe('call stacks', () => {
         'handle_ept_misconfig → x86_emulate_instruction → x86_emulate_insn → emulator_read_emulated → emulator_read_write → emulator_read_write_onepage → vcpu_mmio_read',
       );
     });
+    it('v4.4: an entry of an old generation', () => {
+      const s = stacksOf(guest('v4.4') + 'memslot add id 2 gpa 32M size 4K host data\nload 4 [0x300000]\n');
+      saw(
+        s,
+        'handle_ept_misconfig → kvm_mmu_page_fault → tdp_page_fault → __direct_map → mmu_set_spte → mark_mmio_spte',
+      );
+    });
     it('v6.1', () => {
       const s = stacksOf(guest('v6.1'));
       saw(s, 'handle_ept_misconfig → kvm_io_bus_write');

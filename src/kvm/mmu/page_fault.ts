@@ -90,7 +90,9 @@ export function kvm_mmu_page_fault(
   }
   const cachedMmio = r === RET_PF.EMULATE;
   if (r === RET_PF.INVALID) {
+    if (misconfig) enter(m, 'kvm_mmu_page_fault/stale', vcpu.vcpu_id, m.fault);
     r = kvm_mmu_do_page_fault(vcpu, addrLo, addrHi, error_code, error_code_hi);
+    if (misconfig) leave(m);
     if (m.fault.write_fault_to_shadow_pgtable) emulation.writePfToSp = true;
   }
   if ((r as number) < 0) {
