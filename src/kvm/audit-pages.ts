@@ -7,7 +7,7 @@ import { hex, type AuditContext, type AuditEntry, type Report } from './audit-co
 import { INVALID_PAGE, type KvmMemorySlot, type KvmMmuPage } from './kvm_host';
 import { kvm_alloc_memslot_metadata } from './kvm_main';
 import { gfn_to_index } from './memslots';
-import { sp_has_gptes } from './mmu/pages';
+import { direct_page_role, sp_has_gptes } from './mmu/pages';
 import { role_get, role_put } from './roles';
 import { peek_role } from './smram';
 
@@ -163,7 +163,9 @@ function childRoles(c: AuditContext, say: Report): void {
     const write = (sp: KvmMmuPage): boolean => (role_get(sp.role, R.access) & 2) !== 0;
     if (role_get(e.sp.role, R.cr0_wp) === 1 && write(child) && !write(e.sp))
       wrong.push('role.access grants writes that the page above it denies');
-    if (role_get(child.role, R.direct) === 0 && R.has4ByteGpte(child.role)) {
+    // Under TDP of these kernels cr4_pae = 0 does not mean 4-byte entries (kvm_mmu_get_page, shadow EPT).
+    const pae = m.caps.directPageGpte === 'pae-0' && m.tdpEnabled;
+    if (!pae && role_get(child.role, R.direct) === 0 && R.has4ByteGpte(child.role)) {
       const quadrant = role_get(child.role, R.quadrant);
       if (level === 1 && quadrant !== (e.index & 1))
         wrong.push(`quadrant ${quadrant} hangs at index ${e.index}, which is quadrant ${e.index & 1}`);
@@ -188,7 +190,7 @@ function rootRoles(c: AuditContext, say: Report): void {
   for (const [vcpu, mmu] of c.mmus()) {
     const sp = mmu.root.hpa === INVALID_PAGE ? undefined : m.kvm.sp_by_pfn.get(mmu.root.hpa / 4096);
     if (!sp || c.invalid(sp)) continue;
-    if (sp.role !== mmu.root_role)
+    if (sp.role !== direct_page_role(m, mmu.root_role))
       say(
         { page: sp, vcpu: vcpu.vcpu_id },
         `${mmu.name} has root_role ${hex(mmu.root_role)}, but runs on a root of role ${hex(sp.role)}`,

@@ -19,10 +19,31 @@ export interface KernelCaps {
   readonly cpuRole: boolean;
   /** TDP root role independent of the guest's CR0/CR4/EFER (v5.19+) */
   readonly tdpRoleFixed: boolean;
-  /** which guest bits the TDP role repeats before that: none (v4.19 and older), NX and WP (v4.20..v5.16), SMEP/SMAP too (v5.17, seed 1) */
-  readonly tdpRoleFollows: 'none' | 'nx-wp' | 'nx-wp-smep';
-  /** direct pages have gpte_is_8_bytes = 1 (v5.1..v5.16); cr4_pae and has_4_byte_gpte are 0 there */
-  readonly directGpteIs8: boolean;
+  /**
+   * which guest bits the TDP role repeats before that: none (v4.19 and older), NX, WP and PAE (v4.20, v5.0), NX and WP (v5.1..v5.16),
+   * SMEP/SMAP too (v5.17, seed 1)
+   */
+  readonly tdpRoleFollows: 'none' | 'nx-wp-pae' | 'nx-wp' | 'nx-wp-smep';
+  /**
+   * What kvm_mmu_get_page() makes of bit 4 in the role of a direct page: cr4_pae = 0 (up to v5.0), gpte_is_8_bytes = 1 (v5.1..v5.16),
+   * or what the page above has (has_4_byte_gpte, v5.17)
+   */
+  readonly directPageGpte: 'pae-0' | '8-bytes' | 'as-parent';
+  /**
+   * Roles of shadow EPT: root_mmu's with some fields replaced (v5.0 and older), one marked by cr0_wp and smap_andnot_wp together
+   * (v5.1..v5.13), or one of the EPTP alone (v5.14)
+   */
+  readonly shadowEptRole: 'inherited' | 'marked' | 'plain';
+  /**
+   * mmu_role of nested_mmu: there is none (up to v4.19, and where cpu_role is), the common part (v4.20..), or all that a walk goes by
+   * (v5.14, and the stable releases that have cr4_la57 again)
+   */
+  readonly nestedMmuRole: 'none' | 'common' | 'full';
+  /**
+   * Registers that the role of shadow NPT goes by: L1's as they are (up to v5.13), CR0 = PG and L1's CR4 without PKE (v5.14), CR0 =
+   * PG|WP and no SMEP and SMAP either (v7.2; SMEP stands for GMET there, which the model does not have)
+   */
+  readonly shadowNptRegs: 'l1' | 'pg' | 'pg-wp';
   /** with CR0.PG = 0 the registers that guest paging would use do not count in a role (v5.14); before, they count as they stand */
   readonly roleIgnoresUnused: boolean;
   /** the TDP MMU exists (v5.10+) and is on unless asked otherwise (v5.15+) */
@@ -97,8 +118,22 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
           : 'none',
     cpuRole: at(kernel, 'v5.17'),
     tdpRoleFixed: at(kernel, 'v5.19'),
-    tdpRoleFollows: at(kernel, 'v5.17') ? 'nx-wp-smep' : at(kernel, 'v4.20') ? 'nx-wp' : 'none',
-    directGpteIs8: at(kernel, 'v5.1') && !at(kernel, 'v5.17'),
+    tdpRoleFollows: at(kernel, 'v5.17')
+      ? 'nx-wp-smep'
+      : at(kernel, 'v5.1')
+        ? 'nx-wp'
+        : at(kernel, 'v4.20')
+          ? 'nx-wp-pae'
+          : 'none',
+    directPageGpte: at(kernel, 'v5.17') ? 'as-parent' : at(kernel, 'v5.1') ? '8-bytes' : 'pae-0',
+    shadowEptRole: at(kernel, 'v5.14') ? 'plain' : at(kernel, 'v5.1') ? 'marked' : 'inherited',
+    nestedMmuRole:
+      !at(kernel, 'v4.20') || at(kernel, 'v5.19') || kernel.patchSet === 'seed1'
+        ? 'none'
+        : at(kernel, 'v5.14') || stable(kernel, 5, 10, 48) || stable(kernel, 5, 12, 15) || stable(kernel, 5, 13, 1)
+          ? 'full'
+          : 'common',
+    shadowNptRegs: at(kernel, 'v7.2') ? 'pg-wp' : at(kernel, 'v5.14') ? 'pg' : 'l1',
     nestedNptGuestMode:
       at(kernel, 'v6.14') || stable(kernel, 6, 1, 129) || stable(kernel, 6, 6, 79) || stable(kernel, 6, 12, 16),
     roleIgnoresUnused: at(kernel, 'v5.14'),

@@ -132,8 +132,10 @@ export class KvmMmu {
   cpu_role_ext = 0;
   /** CR4 as the context was built from: before v4.20 no half of a role tells its bits */
   walk_cr4 = 0;
-  /** root_role.word (v5.19+), mmu_role.base (before) */
+  /** root_role.word (v5.19+), mmu_role.base (v4.20 .. v5.18); before, base_role with level, direct and access of the root added */
   root_role = 0;
+  /** mmu_role.ext (v4.20 .. v5.18) */
+  root_ext = 0;
   root: RootInfo = { pgd: 0n, hpa: INVALID_PAGE };
   prev_roots: RootInfo[] = [];
   /** SPP RFC: root of the sub-page permission table */

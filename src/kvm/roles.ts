@@ -5,6 +5,7 @@
 import { extendedRoleLayout, hasExtendedRole, pageRoleLayout } from '../words/roles';
 import type { KernelVersion } from '../words/kernels';
 import type { WordLayout } from '../words/word';
+import type { KvmMmu } from './kvm_host';
 
 /** Shift and (unshifted) mask of a field; the mask is 0 where the layout has no such field. */
 export interface RoleField {
@@ -104,8 +105,40 @@ export class RoleCodec {
     return (role_get(word, this.gpteSize) === 1) === this.gpteIs4;
   }
 
-  /** Sets the size of guest entries; `bytes` 4 or 8. Direct pages of kernels with cr4_pae store 0 (see putDirect). */
+  /**
+   * Access of a page, in the bits that the model has for entries: EXEC=1, WRITE=2, USER=4 (READ when it shadows EPT). From v7.2 on the
+   * field is READ=1, WRITE=2, USER=4 and EXEC=8; for EPT, USER is execution in user mode, which goes by EXEC without MBEC.
+   */
+  getAccess(word: number, ept: boolean): number {
+    const access = role_get(word, this.access);
+    if (this.access.mask === 7) return access;
+    return (access >> 3) | (access & 2) | (ept ? (access & 1) << 2 : access & 4);
+  }
+
+  /** Sets the access of a page; see {@link getAccess}. */
+  putAccess(word: number, access: number, ept: boolean): number {
+    if (this.access.mask === 7) return role_put(word, this.access, access);
+    const exec = access & 1;
+    const readAndUser = ept ? ((access >> 2) & 1) | (exec << 2) : 1 | (access & 4);
+    return role_put(word, this.access, (exec << 3) | (access & 2) | readAndUser);
+  }
+
+  /** Sets the size of guest entries; `bytes` 4 or 8. */
   putGpteBytes(word: number, bytes: 4 | 8): number {
     return role_put(word, this.gpteSize, (bytes === 4) === this.gpteIs4 ? 1 : 0);
   }
+}
+
+/**
+ * A role word of struct kvm_mmu as the kernel stores it.
+ * @param word the kernel's name: cpu_role, root_role, mmu_role or base_role; that of another kernel gives what takes its place
+ */
+export function mmu_role_word(R: RoleCodec, mmu: KvmMmu, word: string): bigint {
+  const ext = (half: number): bigint => BigInt(half >>> 0) << 32n;
+  if (word === 'cpu_role') return BigInt(mmu.cpu_role_base >>> 0) | ext(mmu.cpu_role_ext);
+  if (word === 'mmu_role') return BigInt(mmu.root_role >>> 0) | ext(mmu.root_ext);
+  if (word !== 'base_role' || R.extLayout !== null) return BigInt(mmu.root_role >>> 0);
+  // What differs from page to page is no part of base_role (mmu_base_role_mask in v4.19).
+  const base = [R.level, R.direct, R.access].reduce((role, f) => role_put(role, f, 0), mmu.root_role);
+  return BigInt(base);
 }

@@ -270,7 +270,7 @@ function nested_svm_init_mmu_context(vcpu: KvmVcpu, n: SvmNested): void {
   const m = vcpu.kvm.machine;
   enter(m, 'nested_svm_init_mmu_context', vcpu.vcpu_id, vcpu.guest_mmu);
   vcpu.mmu = vcpu.guest_mmu;
-  kvm_init_shadow_npt_mmu(vcpu, n.l1.cr4, n.l1.efer, n.nested_cr3);
+  kvm_init_shadow_npt_mmu(vcpu, n.l1, n.nested_cr3);
   vcpu.mmu.get_guest_pgd = 'nested_svm_get_tdp_cr3';
   vcpu.mmu.inject_page_fault = 'nested_svm_inject_npf_exit';
   vcpu.walk_mmu = vcpu.nested_mmu;

@@ -2,8 +2,8 @@
  * A formula as the view writes it: `CR4.SMEP && !CR0.WP` becomes `CR4.SMEP=1 && CR0.WP=0`, each condition with whether it holds
  * now. Pure: text in, pieces out.
  */
-import type { Formula, Inputs } from './expression';
-import { INPUTS } from './origins';
+import type { Formula, Inputs } from '../../src/words/formula';
+import { INPUTS } from '../../src/words/role-origins';
 
 /** A run of text; conditions say whether they hold, undefined where that is unknown. */
 export interface Piece {
@@ -47,9 +47,4 @@ export function formulaText(formula: Formula, inputs: Inputs): string {
   return piecesOf(formula, inputs)
     .map((p) => p.text)
     .join('');
-}
-
-/** A formula that is a number does not depend on anything. */
-export function isConstant(formula: Formula): boolean {
-  return /^\d+$/.test(formula.text);
 }

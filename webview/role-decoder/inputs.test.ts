@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { inputsFor, inputsOf, useOf } from './inputs';
+import { inputsFor, inputsOf } from './inputs';
 
 const register = (name: string, value: string) => ({ name, value, word: null });
 const thread = { id: 1, name: 'vCPU 0', smm: true, guestMode: false };
@@ -35,13 +35,5 @@ describe('the inputs that a session gives', () => {
       is_guest_mode: 0,
     });
     assert.equal(inputsFor({ name: 'nested_mmu', active: false, walk: true }, inputs), inputs);
-  });
-
-  it('knows what each MMU is for', () => {
-    assert.equal(useOf('root_mmu', { paging: 'ept', vendor: 'intel' }), 'tdp');
-    assert.equal(useOf('root_mmu', { paging: 'shadow', vendor: 'amd' }), 'shadow');
-    assert.equal(useOf('guest_mmu', { paging: 'npt', vendor: 'amd' }), 'shadow-npt');
-    assert.equal(useOf('guest_mmu', { paging: 'ept', vendor: 'intel' }), 'shadow-ept');
-    assert.equal(useOf('nested_mmu', null), 'walk');
   });
 });

@@ -1,8 +1,7 @@
 /** The inputs of the formulas out of what a debug session says: registers by the SDM's bit numbers (vol. 3, 2.5 and 2.2.1). */
 import type { RegisterView } from '../../src/adapter/protocol';
-import type { SessionInfo, ThreadInfo } from '../messages';
-import type { Inputs } from './expression';
-import type { MmuUse } from './origins';
+import type { ThreadInfo } from '../messages';
+import type { Inputs } from '../../src/words/formula';
 
 const BITS: Readonly<Record<string, readonly [register: string, bit: number]>> = {
   'CR0.PG': ['cr0', 31],
@@ -51,14 +50,8 @@ export const TYPICAL: Inputs = {
   eptp_ad: 1,
   execonly: 1,
   tdp_has_smep: 0,
+  maxphyaddr: 46,
 };
-
-/** What a session's MMU is for, by its name in struct kvm_vcpu_arch. */
-export function useOf(mmu: string, session: Pick<SessionInfo, 'paging' | 'vendor'> | null): MmuUse {
-  if (mmu === 'nested_mmu') return 'walk';
-  if (mmu === 'guest_mmu') return session?.vendor === 'amd' ? 'shadow-npt' : 'shadow-ept';
-  return session?.paging === 'shadow' ? 'shadow' : 'tdp';
-}
 
 /**
  * Which of the session's inputs an MMU's roles were made of. An MMU that is not in use kept the roles of another time, and guest_mmu

@@ -7,9 +7,9 @@ import type { KernelSpec } from '../../src/words/kernels';
 import type { WordField, WordLayout } from '../../src/words/word';
 import { decodeWord, fieldText, knownMask } from '../../src/words/word';
 import { mmuWords } from '../../src/words/roles';
-import type { Formula, Inputs } from './expression';
-import type { MmuUse } from './origins';
-import { originsOf } from './origins';
+import type { Formula, Inputs } from '../../src/words/formula';
+import type { MmuUse } from '../../src/words/role-origins';
+import { originsOf } from '../../src/words/role-origins';
 
 /** One role word: a column of the view. */
 export interface Column {
@@ -121,22 +121,6 @@ function cellOf(
     origin,
     expected: origin?.evaluate(inputs),
   };
-}
-
-/**
- * The word that the formulas give. Fields without a formula, or with one that needs an unknown input, keep what they are in
- * `otherwise`; undefined if that is unknown too.
- */
-export function deriveWord(column: Column, inputs: Inputs, otherwise?: bigint): bigint | undefined {
-  let word = otherwise === undefined ? 0n : strayBits(column, otherwise);
-  for (const field of column.layout.fields) {
-    const mask = ((1n << BigInt(field.width)) - 1n) << BigInt(field.lsb);
-    const value = column.origins.get(field.name)?.evaluate(inputs);
-    if (value !== undefined) word |= BigInt(value) << BigInt(field.lsb);
-    else if (otherwise !== undefined) word |= otherwise & mask;
-    else return undefined;
-  }
-  return word;
 }
 
 /** The word with one bit turned over. */

@@ -21,22 +21,12 @@ import { connect } from '../shared/host';
 import { icon } from '../shared/icons';
 import { moveFocus, settleTabStop } from '../shared/roving';
 import { shared } from '../shared/styles';
-import type { Inputs } from './expression';
-import { formulaText, isConstant, piecesOf } from './formula-view';
-import { TYPICAL, inputsFor, inputsOf, useOf } from './inputs';
+import type { Inputs } from '../../src/words/formula';
+import { formulaText, piecesOf } from './formula-view';
+import { TYPICAL, inputsFor, inputsOf } from './inputs';
 import type { Cell, Column, Row } from './model';
-import {
-  carryWords,
-  columnsOf,
-  deriveWord,
-  parseWord,
-  rowsOf,
-  strayBits,
-  summaryOf,
-  toggleBit,
-  wordText,
-} from './model';
-import { INPUTS, MMU_USES, type MmuUse } from './origins';
+import { carryWords, columnsOf, parseWord, rowsOf, strayBits, summaryOf, toggleBit, wordText } from './model';
+import { INPUTS, MMU_USES, deriveWord, isConstant, mmuUseOf, type MmuUse } from '../../src/words/role-origins';
 import { styles } from './styles';
 
 type Words = Record<string, bigint | undefined>;
@@ -156,7 +146,7 @@ export class RoleDecoder extends LitElement {
     const { body } = this;
     if (body === null) return;
     const mmu = body.mmus.find((m) => m.name === this.mmu);
-    this.use = useOf(this.mmu, this.session);
+    this.use = mmuUseOf(this.mmu, this.session?.paging, this.session?.vendor);
     const now = inputsOf(
       body.registers,
       this.session?.threads.find((t) => t.id === body.threadId),

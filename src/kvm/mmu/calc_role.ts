@@ -98,6 +98,7 @@ export function kvm_calc_cpu_role(vcpu: KvmVcpu, regs: KvmMmuRoleRegs): CpuRole 
   ext = role_put(ext, R.ext_cr4_la57, lmaCounts & bit(regs.cr4, CR4_LA57));
   ext = role_put(ext, R.ext_efer_lma, lma);
   ext = role_put(ext, R.ext_has_pferr_fetch, nx | smep);
+  ext = role_put(ext, R.ext_maxphyaddr, vcpu.maxphyaddr);
   return { base, ext };
 }
 
@@ -126,18 +127,19 @@ export function kvm_calc_tdp_mmu_root_page_role(vcpu: KvmVcpu, cpu_role: CpuRole
     role = role_put(role, R.cr0_wp, 1);
     role = role_put(role, R.efer_nx, 1);
   } else if (m.caps.tdpRoleFollows !== 'none') {
-    const fields =
-      m.caps.tdpRoleFollows === 'nx-wp'
-        ? [R.cr0_wp, R.efer_nx]
-        : [R.cr0_wp, R.efer_nx, R.smep_andnot_wp, R.smap_andnot_wp];
-    for (const f of fields) role = role_put(role, f, role_get(cpu_role.base, f));
+    const more = {
+      'nx-wp-pae': [R.gpteSize],
+      'nx-wp': [],
+      'nx-wp-smep': [R.smep_andnot_wp, R.smap_andnot_wp],
+    }[m.caps.tdpRoleFollows];
+    for (const f of [R.cr0_wp, R.efer_nx, ...more]) role = role_put(role, f, role_get(cpu_role.base, f));
   }
   role = role_put(role, R.smm, role_get(cpu_role.base, R.smm));
   role = role_put(role, R.guest_mode, role_get(cpu_role.base, R.guest_mode));
   role = role_put(role, R.ad_disabled, m.spte.kvm_ad_enabled ? 0 : 1);
   role = role_put(role, R.level, kvm_mmu_get_tdp_level(vcpu));
   role = role_put(role, R.direct, 1);
-  return m.caps.directGpteIs8 ? R.putGpteBytes(role, 8) : role;
+  return m.caps.directPageGpte === '8-bytes' ? R.putGpteBytes(role, 8) : role;
 }
 
 /** kvm_calc_shadow_mmu_root_page_role() (v6.1): cpu_role.base with at least three levels and NX. */
@@ -150,13 +152,15 @@ export function kvm_calc_shadow_mmu_root_page_role(vcpu: KvmVcpu, cpu_role: CpuR
   return role;
 }
 
-function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number): void {
+/** @param root_ext mmu_role.ext of kernels that have it: that of the registers, but for shadow EPT */
+function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number, root_ext = cpu.ext): void {
   const m = vcpu.kvm.machine;
   const old = cpuRoleWord(mmu);
   const oldRoot = mmu.root_role;
   mmu.cpu_role_base = cpu.base;
   mmu.cpu_role_ext = cpu.ext;
   mmu.root_role = root_role;
+  mmu.root_ext = root_ext;
   if (cpuRoleWord(mmu) === old && root_role === oldRoot) return;
   emit(m, (o) =>
     o.event({
@@ -175,8 +179,12 @@ function setRoles(vcpu: KvmVcpu, mmu: KvmMmu, cpu: CpuRole, root_role: number): 
 export const cpuRoleWord = (mmu: KvmMmu): bigint => (BigInt(mmu.cpu_role_ext) << 32n) | BigInt(mmu.cpu_role_base);
 
 /** Whether a context can stay as it is. Roles without an ext half do not tell CR4.PSE, SMEP and others: it is rebuilt then. */
-const sameRole = (m: Machine, mmu: KvmMmu, cpu: CpuRole, root_role: number): boolean =>
-  m.caps.contextByRole && mmu.cpu_role_base === cpu.base && mmu.cpu_role_ext === cpu.ext && mmu.root_role === root_role;
+const sameRole = (m: Machine, mmu: KvmMmu, cpu: CpuRole, root_role: number, root_ext = cpu.ext): boolean =>
+  m.caps.contextByRole &&
+  mmu.cpu_role_base === cpu.base &&
+  mmu.cpu_role_ext === cpu.ext &&
+  mmu.root_role === root_role &&
+  mmu.root_ext === root_ext;
 
 /** init_kvm_tdp_mmu() */
 function init_kvm_tdp_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
@@ -216,11 +224,12 @@ export function shadow_mmu_init_context(
   cpu: CpuRole,
   root_role: number,
   regs: KvmMmuRoleRegs,
+  root_ext = cpu.ext,
 ): void {
   const m = vcpu.kvm.machine;
   enter(m, 'shadow_mmu_init_context', vcpu.vcpu_id, mmu);
-  if (!sameRole(m, mmu, cpu, root_role)) {
-    setRoles(vcpu, mmu, cpu, root_role);
+  if (!sameRole(m, mmu, cpu, root_role, root_ext)) {
+    setRoles(vcpu, mmu, cpu, root_role, root_ext);
     mmu.walk_cr4 = Number(regs.cr4);
     mmu.gva_to_gpa = gvaToGpaOf(regs);
     const paging = (regs.cr0 & CR0_PG) !== 0n;
@@ -248,12 +257,31 @@ function init_kvm_softmmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): vo
   mmu.inject_page_fault = 'kvm_inject_page_fault';
 }
 
+/** kvm_calc_nested_mmu_role(): nested_mmu has no shadow pages, but before cpu_role its mmu_role said what it walks by. */
+function kvm_calc_nested_mmu_role(vcpu: KvmVcpu, cpu: CpuRole): CpuRole {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  switch (m.caps.nestedMmuRole) {
+    case 'none':
+      return { base: 0, ext: 0 };
+    case 'full':
+      return { base: role_put(cpu.base, R.direct, 1), ext: cpu.ext };
+    case 'common': {
+      // cr4_pae is of the common part, gpte_is_8_bytes is not.
+      const own = [R.level, R.direct, R.smep_andnot_wp, R.smap_andnot_wp];
+      if (m.caps.tdpRoleFollows !== 'nx-wp-pae') own.push(R.gpteSize);
+      return { base: own.reduce((role, f) => role_put(role, f, 0), cpu.base), ext: cpu.ext };
+    }
+  }
+}
+
 /** init_kvm_nested_mmu(): a walker only, so it has a cpu_role and no root role (seed 1). */
 function init_kvm_nested_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): void {
   const m = vcpu.kvm.machine;
   const mmu = vcpu.nested_mmu;
-  if (sameRole(m, mmu, cpu, mmu.root_role)) return;
-  setRoles(vcpu, mmu, cpu, mmu.root_role);
+  const role = kvm_calc_nested_mmu_role(vcpu, cpu);
+  if (sameRole(m, mmu, cpu, role.base, role.ext)) return;
+  setRoles(vcpu, mmu, cpu, role.base, role.ext);
   mmu.walk_cr4 = Number(regs.cr4);
   mmu.get_guest_pgd = 'get_guest_cr3';
   mmu.inject_page_fault = 'kvm_inject_page_fault';
@@ -262,46 +290,68 @@ function init_kvm_nested_mmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs):
   reset_guest_paging_metadata(vcpu, mmu);
 }
 
+/** The registers that a shadow NPT is made for: L1's, as far as they mean something to nested page tables. */
+function shadow_npt_role_regs(m: Machine, l1: KvmMmuRoleRegs): KvmMmuRoleRegs {
+  const cr4 = l1.cr4 & ~CR4_PKE;
+  if (m.caps.shadowNptRegs === 'pg-wp')
+    return { cr0: CR0_PG | CR0_WP, cr4: cr4 & ~(CR4_SMEP | CR4_SMAP), efer: l1.efer };
+  return { cr0: CR0_PG, cr4, efer: l1.efer };
+}
+
 /**
  * kvm_init_shadow_npt_mmu(): guest_mmu shadows the nested page tables of L1, whose format follows L1's CR4 and EFER; CR0.WP does not
  * matter to them.
  */
-export function kvm_init_shadow_npt_mmu(vcpu: KvmVcpu, cr4: bigint, efer: bigint, nested_cr3: bigint): void {
+export function kvm_init_shadow_npt_mmu(vcpu: KvmVcpu, l1: KvmMmuRoleRegs, nested_cr3: bigint): void {
   const m = vcpu.kvm.machine;
   const R = m.roles;
-  const regs = { cr0: CR0_PG, cr4: cr4 & ~CR4_PKE, efer };
+  const regs = shadow_npt_role_regs(m, l1);
   enter(m, 'kvm_init_shadow_npt_mmu', vcpu.vcpu_id, vcpu.guest_mmu);
   const cpu = kvm_calc_cpu_role(vcpu, regs);
+  // Before v5.14 walks went by the registers above, but the role by all that the vCPU had.
+  const role = m.caps.shadowNptRegs === 'l1' ? kvm_calc_cpu_role(vcpu, l1) : cpu;
   const level = kvm_mmu_get_tdp_level(vcpu);
-  let root = role_put(cpu.base, R.level, level);
+  let root = role_put(role_put(role.base, R.level, level), R.direct, 0);
   // Five levels of the host over four of L1: the top table has one entry, and it is no guest's.
   if (level === 5 && role_get(cpu.base, R.level) === 4) root = role_put(root, R.passthrough, 1);
-  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs);
+  shadow_mmu_init_context(vcpu, vcpu.guest_mmu, cpu, root, regs, role.ext);
   kvm_mmu_new_pgd(vcpu, nested_cr3);
   leave(m);
 }
 
-/** kvm_calc_shadow_ept_root_page_role(): L1's EPT knows no registers; the role comes from the EPTP. */
-export function kvm_calc_shadow_ept_root_page_role(
-  vcpu: KvmVcpu,
-  accessed_dirty: boolean,
-  execonly: boolean,
-  level: number,
-): CpuRole {
-  const m = vcpu.kvm.machine;
-  const R = m.roles;
+/** What L1's EPT is walked by: it knows no registers, all comes from the EPTP. */
+function shadow_ept_cpu_role(vcpu: KvmVcpu, accessed_dirty: boolean, execonly: boolean, level: number): CpuRole {
+  const R = vcpu.kvm.machine.roles;
   let base = 0;
   base = role_put(base, R.level, level);
   base = R.putGpteBytes(base, 8);
   base = role_put(base, R.ad_disabled, accessed_dirty ? 0 : 1);
   base = role_put(base, R.guest_mode, 1);
   base = role_put(base, R.access, R.access.mask);
-  if (!m.caps.cpuRole) {
-    // A pair that no other context has: it marked shadow EPT before v5.17 (reference 5.3).
+  return { base, ext: role_put(role_put(0, R.ext_execonly, execonly ? 1 : 0), R.ext_valid, 1) };
+}
+
+/**
+ * kvm_calc_shadow_ept_root_page_role(): the role of the shadow pages of L1's EPT.
+ * @param cpu what {@link shadow_ept_cpu_role} says
+ */
+function kvm_calc_shadow_ept_root_page_role(vcpu: KvmVcpu, cpu: CpuRole): CpuRole {
+  const m = vcpu.kvm.machine;
+  const R = m.roles;
+  if (m.caps.shadowEptRole === 'plain') return cpu;
+  // The registers are L1's still.
+  const regs = kvm_calc_cpu_role(vcpu, vcpu_to_role_regs(vcpu));
+  const ext = role_put(regs.ext, R.ext_execonly, role_get(cpu.ext, R.ext_execonly));
+  const l1 = vcpu.root_mmu.root_role;
+  if (m.caps.shadowEptRole === 'marked') {
+    let base = role_put(cpu.base, R.smm, role_get(l1, R.smm));
+    // A pair that no other context has marks shadow EPT (reference 5.3).
     base = role_put(base, R.cr0_wp, 1);
     base = role_put(base, R.smap_andnot_wp, 1);
+    return { base, ext };
   }
-  return { base, ext: role_put(role_put(0, R.ext_execonly, execonly ? 1 : 0), R.ext_valid, 1) };
+  const own = [R.level, R.direct, R.ad_disabled, R.guest_mode, R.access];
+  return { base: own.reduce((role, f) => role_put(role, f, role_get(cpu.base, f)), l1), ext };
 }
 
 /** kvm_init_shadow_ept_mmu(): guest_mmu shadows L1's EPT. */
@@ -316,9 +366,10 @@ export function kvm_init_shadow_ept_mmu(
   const mmu = vcpu.guest_mmu;
   enter(m, 'kvm_init_shadow_ept_mmu', vcpu.vcpu_id, mmu);
   const level = (eptp & 0x38n) === 0x20n ? 5 : 4;
-  const cpu = kvm_calc_shadow_ept_root_page_role(vcpu, accessed_dirty, execonly, level);
-  if (mmu.cpu_role_base !== cpu.base || mmu.cpu_role_ext !== cpu.ext) {
-    setRoles(vcpu, mmu, cpu, cpu.base);
+  const cpu = shadow_ept_cpu_role(vcpu, accessed_dirty, execonly, level);
+  const role = kvm_calc_shadow_ept_root_page_role(vcpu, cpu);
+  if (!sameRole(m, mmu, cpu, role.base, role.ext)) {
+    setRoles(vcpu, mmu, cpu, role.base, role.ext);
     mmu.page_fault = 'ept_page_fault';
     mmu.gva_to_gpa = 'ept_gva_to_gpa';
     mmu.sync_page = 'ept_sync_page';
@@ -373,6 +424,7 @@ export function kvm_mmu_after_set_cpuid(vcpu: KvmVcpu): void {
   enter(m, 'kvm_mmu_after_set_cpuid', vcpu.vcpu_id, null);
   for (const mmu of [vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu]) {
     mmu.root_role = 0;
+    mmu.root_ext = role_put(mmu.root_ext, R.ext_valid, 0);
     mmu.cpu_role_ext = role_put(mmu.cpu_role_ext, R.ext_valid, 0);
   }
   kvm_mmu_reset_context(vcpu);

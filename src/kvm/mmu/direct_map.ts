@@ -19,6 +19,7 @@ import {
   kvm_mmu_get_child_sp,
   kvm_mmu_page_get_gfn,
   link_shadow_page,
+  page_access,
   spte_index,
   sptep_to_sp,
 } from './pages';
@@ -315,7 +316,7 @@ export function direct_pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
 /** direct_pte_prefetch_many(): maps [start, end) as far as the host has the pages ready. @returns false to give up. */
 function direct_pte_prefetch_many(vcpu: KvmVcpu, sp: KvmMmuPage, start: number, end: number): boolean {
   const m = vcpu.kvm.machine;
-  const access = role_get(sp.role, m.roles.access);
+  const access = page_access(vcpu, sp);
   const gfn = kvm_mmu_page_get_gfn(m, sp, start);
   const slot = gfn_to_memslot_dirty_bitmap(vcpu, gfn, (access & ACC_WRITE) !== 0);
   if (!slot) return false;

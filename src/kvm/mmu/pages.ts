@@ -44,6 +44,13 @@ export function sp_has_gptes(m: Machine, sp: KvmMmuPage): boolean {
   return !role_get(sp.role, m.roles.direct) && !role_get(sp.role, m.roles.passthrough);
 }
 
+/** Whether the context's shadow pages are of L1's EPT, where the bit of user access means reading. */
+const shadows_ept = (vcpu: KvmVcpu): boolean => vcpu.mmu.page_fault === 'ept_page_fault';
+
+/** role.access of a page of the current context, in the bits of ACC_ALL whatever the kernel's. */
+export const page_access = (vcpu: KvmVcpu, sp: KvmMmuPage): number =>
+  vcpu.kvm.machine.roles.getAccess(sp.role, shadows_ept(vcpu));
+
 /** kvm_mmu_page_get_gfn(): the guest frame that entry `index` of a page maps. */
 export function kvm_mmu_page_get_gfn(m: Machine, sp: KvmMmuPage, index: number): number {
   if (role_get(sp.role, m.roles.passthrough)) return sp.gfn;
@@ -123,23 +130,44 @@ export function kvm_mmu_alloc_shadow_page(vcpu: KvmVcpu, gfn: number, role: numb
   return sp;
 }
 
+/**
+ * What kvm_mmu_get_page() made of the size of guest entries in the role of a direct page, which shadows none: cr4_pae = 0 up to v5.0,
+ * gpte_is_8_bytes = 1 in v5.1 .. v5.16. From v5.17 on has_4_byte_gpte stays as it is.
+ */
+export function direct_page_role(m: Machine, role: number): number {
+  if (m.caps.directPageGpte === 'as-parent' || !role_get(role, m.roles.direct)) return role;
+  return role_put(role, m.roles.gpteSize, m.caps.directPageGpte === '8-bytes' ? 1 : 0);
+}
+
+/**
+ * Whether the pages below a page have quadrants: it shadows tables of 4-byte entries. Up to v5.0 its role does not tell, cr4_pae is 0
+ * in direct pages too and in those of L1's EPT; there the context is asked, as kvm_mmu_get_page() did.
+ */
+function has_quadrants(vcpu: KvmVcpu, role: number): boolean {
+  const R = vcpu.kvm.machine.roles;
+  if (vcpu.kvm.machine.caps.directPageGpte !== 'pae-0') return R.has4ByteGpte(role);
+  const guest_level = role_get(vcpu.mmu.cpu_role_base, R.level);
+  return !role_get(vcpu.mmu.root_role, R.direct) && guest_level <= 2;
+}
+
 /** kvm_mmu_child_role(): the parent's role one level down. */
 export function kvm_mmu_child_role(
-  m: Machine,
+  vcpu: KvmVcpu,
   parent: KvmMmuPage,
   sptep: number,
   direct: boolean,
   access: number,
 ): number {
+  const m = vcpu.kvm.machine;
   const R = m.roles;
   let role = parent.role;
   role = role_put(role, R.level, role_get(role, R.level) - 1);
-  role = role_put(role, R.access, access);
+  role = R.putAccess(role, access, shadows_ept(vcpu));
   role = role_put(role, R.direct, direct ? 1 : 0);
   role = role_put(role, R.passthrough, 0);
   // A 32-bit guest's table of 1024 entries needs two shadow pages; the quadrant says which half this is.
-  if (R.has4ByteGpte(parent.role)) role = role_put(role, R.quadrant, spte_index(sptep) & 1);
-  return role;
+  if (has_quadrants(vcpu, parent.role)) role = role_put(role, R.quadrant, spte_index(sptep) & 1);
+  return direct_page_role(m, role);
 }
 
 /** kvm_mmu_get_child_sp(): null (the kernel's -EEXIST) when the right child hangs there already. */
@@ -154,7 +182,7 @@ export function kvm_mmu_get_child_sp(
   const m = kvm.machine;
   const parent = sptep_to_sp(kvm, sptep);
   if (!parent) throw new Error('sptep of no shadow page');
-  const role = kvm_mmu_child_role(m, parent, sptep, direct, access);
+  const role = kvm_mmu_child_role(vcpu, parent, sptep, direct, access);
   const lo = m.mem.readLo(sptep);
   const hi = m.mem.readHi(sptep);
   if (m.spte.isPresent(lo, hi) && !(lo & 0x80)) {

@@ -3,11 +3,12 @@
  */
 import type { FrameName } from '../functions';
 import { emit, enter, leave, type Machine } from '../machine';
-import { ACC_ALL, INVALID_PAGE, type Kvm, type KvmMmu, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
+import { INVALID_PAGE, type Kvm, type KvmMmu, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_make_request } from '../x86_requests';
 import { vcpu_clear_mmio_info } from './mmio';
 import {
+  direct_page_role,
   is_obsolete_sp,
   kvm_mmu_commit_zap_page,
   kvm_mmu_get_shadow_page,
@@ -32,8 +33,7 @@ export function mmu_alloc_root(vcpu: KvmVcpu, gfn: number, quadrant: number, lev
   let role = vcpu.mmu.root_role;
   role = role_put(role, R.level, level);
   if (R.has4ByteGpte(role) && !role_get(role, R.direct)) role = role_put(role, R.quadrant, quadrant);
-  role = role_put(role, R.access, ACC_ALL);
-  const sp = kvm_mmu_get_shadow_page(vcpu, gfn, role);
+  const sp = kvm_mmu_get_shadow_page(vcpu, gfn, direct_page_role(m, role));
   sp.root_count++;
   leave(m);
   return sp.spt * 4096;

@@ -23,6 +23,7 @@ import {
   kvm_mmu_get_child_sp,
   link_shadow_page,
   make_mmu_pages_available,
+  page_access,
   spte_index,
   sptep_to_sp,
 } from './pages';
@@ -235,7 +236,7 @@ function validate_direct_spte(vcpu: KvmVcpu, sptep: number, direct_access: numbe
   const hi = m.mem.readHi(sptep);
   if (!m.spte.isPresent(lo, hi) || lo & 0x80) return;
   const child = kvm.sp_by_pfn.get(m.spte.pfn(lo, hi));
-  if (!child || role_get(child.role, m.roles.access) === direct_access) return;
+  if (!child || page_access(vcpu, child) === direct_access) return;
   enter(m, 'validate_direct_spte', vcpu.vcpu_id, child);
   drop_parent_pte(kvm, child, sptep);
   kvm_flush_remote_tlbs_with_address(kvm, child.gfn, 512, 'a direct table had other access rights');
@@ -280,7 +281,7 @@ export function prefetch_invalid_gpte(vcpu: KvmVcpu, sptep: number, lo: number, 
 export function leaf_access(vcpu: KvmVcpu, sp: KvmMmuPage, lo: number, hi: number): number {
   const m = vcpu.kvm.machine;
   const format = guest_format(m, vcpu.mmu);
-  const access = role_get(sp.role, m.roles.access) & gpte_access(format, lo, hi) & ACC_ALL;
+  const access = page_access(vcpu, sp) & gpte_access(format, lo, hi) & ACC_ALL;
   return !have_ad(m, vcpu.mmu) || lo & format.dirty ? access : access & ~ACC_WRITE;
 }
 

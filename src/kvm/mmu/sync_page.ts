@@ -10,10 +10,16 @@ import { kvm_mmu_page_get_gfn } from './pages';
 import { drop_spte } from './rmap';
 import { gpte_to_gfn, instance, leaf_access, prefetch_invalid_gpte } from './shadow_fault';
 
+/**
+ * Whether this instance of the paging templates reads 4-byte entries. The context tells, not the page: up to v5.0 the role of a page
+ * that shadows L1's EPT can have cr4_pae = 0.
+ */
+const four_byte_gptes = (vcpu: KvmVcpu): boolean => vcpu.kvm.machine.roles.has4ByteGpte(vcpu.mmu.cpu_role_base);
+
 /** FNAME(get_level1_sp_gpa): where the guest entries behind a level-1 shadow page begin. */
 export function get_level1_sp_gpa(vcpu: KvmVcpu, sp: KvmMmuPage): number {
-  const R = vcpu.kvm.machine.roles;
-  const offset = R.has4ByteGpte(sp.role) ? role_get(sp.role, R.quadrant) * 512 * 4 : 0;
+  const { quadrant } = vcpu.kvm.machine.roles;
+  const offset = four_byte_gptes(vcpu) ? role_get(sp.role, quadrant) * 512 * 4 : 0;
   return sp.gfn * 4096 + offset;
 }
 
@@ -43,12 +49,11 @@ export function sync_page(vcpu: KvmVcpu, sp: KvmMmuPage): number {
 /** FNAME(sync_spte), before v6.4 the loop of FNAME(sync_page): entry `i` of a shadow page. Results as for {@link sync_page}. */
 export function sync_spte(vcpu: KvmVcpu, sp: KvmMmuPage, i: number): number {
   const m = vcpu.kvm.machine;
-  const R = m.roles;
   const sptep = sp.spt * 4096 + i * 8;
   const oldLo = m.mem.readLo(sptep);
   const oldHi = m.mem.readHi(sptep);
   if (m.spte.isNonpresent(oldLo, oldHi)) return 0;
-  const four = R.has4ByteGpte(sp.role);
+  const four = four_byte_gptes(vcpu);
   const gpa = get_level1_sp_gpa(vcpu, sp) + i * (four ? 4 : 8);
   const hpa = kvm_gpa_to_hpa(m, kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(gpa / 4096)), gpa, false);
   if (hpa < 0) return -1;

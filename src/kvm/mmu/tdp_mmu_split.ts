@@ -33,7 +33,7 @@ export function tdp_mmu_split_huge_page(
     let childHi = ((hi & 0xfff00000) | Math.floor(pfn / 0x100000)) >>> 0;
     if (level === 2) {
       childLo = (childLo & ~0x80) >>> 0;
-      if (m.config.nx_huge_pages && role_get(sp.role, R.access) & 1) {
+      if (m.config.nx_huge_pages && R.getAccess(sp.role, false) & 1) {
         const { x, nx } = m.spte.masks;
         childLo = ((childLo & ~nx.lo) | x.lo) >>> 0;
         childHi = ((childHi & ~nx.hi) | x.hi) >>> 0;

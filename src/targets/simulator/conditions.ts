@@ -1,6 +1,7 @@
 /** The names that conditions, logpoints and the debug console know: registers, state of the vCPU, words of its MMUs. */
-import { INVALID_PAGE, is_guest_mode, is_smm, type KvmMmu, type KvmVcpu } from '../../kvm/kvm_host';
+import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from '../../kvm/kvm_host';
 import type { Machine } from '../../kvm/machine';
+import { mmu_role_word } from '../../kvm/roles';
 import { memslots_of_mode } from '../../kvm/smram';
 import { mmuWords } from '../../words/roles';
 import type { WordLayout } from '../../words/word';
@@ -27,7 +28,6 @@ const MMUS = ['root_mmu', 'guest_mmu', 'nested_mmu'] as const;
 
 interface RoleWord {
   readonly name: string;
-  readonly bits: 32 | 64;
   readonly layout: WordLayout;
 }
 
@@ -55,12 +55,6 @@ function roleName(
     : (fields.find((f) => f === `base.${wanted}`) ?? fields.find((f) => f === `ext.${wanted}`));
   if (field) return { mmu, word, field };
   return `${word.name} has no field '${wanted}': its fields are ${fields.join(', ')}${suggestion(wanted, fields)}`;
-}
-
-function roleValue(mmu: KvmMmu, word: RoleWord): bigint {
-  const ext = BigInt(mmu.cpu_role_ext >>> 0) << 32n;
-  if (word.name === 'cpu_role') return BigInt(mmu.cpu_role_base >>> 0) | ext;
-  return BigInt(mmu.root_role >>> 0) | (word.bits === 64 ? ext : 0n);
 }
 
 /** The names of one machine. The machine is asked for anew each time: going back in time replaces it. */
@@ -95,7 +89,7 @@ function stateEnv(m: Machine, index: number, words: readonly RoleWord[]): ExprEn
       if (register) return register.get(vcpu.regs);
       const role = roleName(name, words);
       if (role === null || typeof role === 'string') return null;
-      const value = roleValue(role.mmu ? vcpu[role.mmu] : vcpu.mmu, role.word);
+      const value = mmu_role_word(m.roles, role.mmu ? vcpu[role.mmu] : vcpu.mmu, role.word.name);
       return role.field === null ? value : fieldOf(role.word.layout, value, role.field);
     },
     call: (_, [id, as]): readonly ExprRange[] | null => {

@@ -1,75 +1,90 @@
 /** struct kvm_mmu of a vCPU: its role words decoded, its roots, its permission bitmap, and where each role bit comes from. */
 import type { CpuState } from '../../hw/regs';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmMmu, type KvmVcpu } from '../../kvm/kvm_host';
+import { kvm_mmu_get_tdp_level } from '../../kvm/mmu/calc_role';
+import { mmu_role_word, role_get } from '../../kvm/roles';
+import { SvmNested } from '../../kvm/svm_nested';
+import { nested_ept_ad_enabled, VmxNested } from '../../kvm/vmx_nested';
 import { formatHex } from '../../words/address';
 import { CR0, CR4, EFER } from '../../words/controls';
+import type { Formula, Inputs } from '../../words/formula';
+import { mmuUseOf, originText, originsOf } from '../../words/role-origins';
 import { mmuWords } from '../../words/roles';
-import { decodeWord, fieldOf, type WordLayout } from '../../words/word';
+import { decodeWord, fieldOf, type Decoded, type WordLayout } from '../../words/word';
 import { hexLeaf, leaf, struct, wordNode } from '../nodes';
 import { formatMemoryReference, type MmuState, type MmuWord, type TreeNode } from '../target';
 
-/** Names that the origin of a role bit mentions, with their values now. */
-function inputs(vcpu: KvmVcpu): ReadonlyMap<string, bigint> {
-  const values = new Map<string, bigint>();
-  const add = (prefix: string, layout: WordLayout, value: bigint): void => {
-    for (const f of layout.fields) values.set(`${prefix}.${f.name}`, fieldOf(layout, value, f.name));
+const registerInputs = ({ cr0, cr4, efer }: Pick<CpuState, 'cr0' | 'cr4' | 'efer'>): Inputs => {
+  const bit = (layout: WordLayout, value: bigint, name: string): number => Number(fieldOf(layout, value, name));
+  return {
+    'CR0.PG': bit(CR0, cr0, 'PG'),
+    'CR0.WP': bit(CR0, cr0, 'WP'),
+    'CR4.PSE': bit(CR4, cr4, 'PSE'),
+    'CR4.PAE': bit(CR4, cr4, 'PAE'),
+    'CR4.LA57': bit(CR4, cr4, 'LA57'),
+    'CR4.SMEP': bit(CR4, cr4, 'SMEP'),
+    'CR4.SMAP': bit(CR4, cr4, 'SMAP'),
+    'CR4.PKE': bit(CR4, cr4, 'PKE'),
+    'EFER.LMA': bit(EFER, efer, 'LMA'),
+    'EFER.NX': bit(EFER, efer, 'NX'),
   };
-  const s: CpuState = vcpu.regs;
-  add('CR0', CR0, s.cr0);
-  add('CR4', CR4, s.cr4);
-  add('EFER', EFER, s.efer);
-  values.set('EFER.NX', (s.efer >> 11n) & 1n);
-  values.set('is_smm(vcpu)', is_smm(vcpu) ? 1n : 0n);
-  values.set('is_guest_mode(vcpu)', is_guest_mode(vcpu) ? 1n : 0n);
-  return values;
+};
+
+/**
+ * What the names in the formulas of an MMU's roles are. An MMU that is not in use keeps the roles of another time, and guest_mmu goes by
+ * what L1 had when it entered L2: where the model does not remember that, the registers stay unknown.
+ */
+export function roleInputs(vcpu: KvmVcpu, mmu: KvmMmu): Inputs {
+  const m = vcpu.kvm.machine;
+  const always: Inputs = {
+    ad_enabled: m.spte.kvm_ad_enabled ? 1 : 0,
+    tdp_level: kvm_mmu_get_tdp_level(vcpu),
+    // The model has neither MBEC nor GMET in its own tables.
+    tdp_has_smep: 0,
+    maxphyaddr: vcpu.maxphyaddr,
+  };
+  if (vcpu.mmu !== mmu && vcpu.walk_mmu !== mmu) return always;
+  const now: Inputs = { ...always, is_smm: is_smm(vcpu) ? 1 : 0, is_guest_mode: is_guest_mode(vcpu) ? 1 : 0 };
+  if (mmu !== vcpu.guest_mmu) return { ...now, ...registerInputs(vcpu.regs) };
+  if (vcpu.nested instanceof SvmNested) return { ...now, ...registerInputs(vcpu.nested.l1) };
+  if (!(vcpu.nested instanceof VmxNested)) return now;
+  const levels = Number((m.nestedPgd(vcpu) >> 3n) & 7n) + 1;
+  return { ...now, eptp_level: levels, eptp_ad: nested_ept_ad_enabled(vcpu.nested) ? 1 : 0, execonly: 1 };
 }
 
 /**
- * The origin of each field with the values of the registers that it names: `CR4.SMEP && !CR0.WP (CR4.SMEP=1 CR0.WP=0)`.
- * The tables give origins for the guest's own mode, so a word that describes EPT or NPT keeps only what is not the guest's.
- * @param word the kernel's name of the word
+ * The origin of each field of a role word, with the values that it depends on: `CR4.SMEP && !CR0.WP (CR4.SMEP=1 CR0.WP=0)`. KVM looks
+ * again only when it hears of a change: a guest that owns CR0.WP can be ahead of its role, which is said.
  */
-export function becauseOf(word: string, layout: WordLayout, vcpu: KvmVcpu): Record<string, string> {
-  const values = inputs(vcpu);
-  const ofTdp = word !== 'cpu_role' && vcpu.kvm.machine.tdpEnabled;
+function becauseOf(origins: ReadonlyMap<string, Formula>, decoded: Decoded, inputs: Inputs): Record<string, string> {
   const because: Record<string, string> = {};
-  for (const { name, from } of layout.fields) {
-    const origin = from && originFor(from, ofTdp);
-    if (!origin) continue;
-    const named = [...new Set(origin.match(/(?:CR0|CR4|EFER)\.\w+|is_\w+\(vcpu\)/g) ?? [])];
-    const known = named.flatMap((n) => (values.has(n) ? [`${n}=${values.get(n)}`] : []));
-    because[name] =
-      known.length && named.join() !== origin ? `${origin} (${known.join(' ')})` : known.join(' ') || origin;
+  for (const { field, value } of decoded.fields) {
+    const origin = origins.get(field.name);
+    if (origin === undefined) continue;
+    const now = origin.evaluate(inputs);
+    const older = now !== undefined && BigInt(now) !== value ? `, which is ${now} now: the role is older` : '';
+    because[field.name] = originText(origin, inputs) + older;
   }
   return because;
 }
 
-/** Where an origin tells the two words apart (`… (cpu_role); … (root_role)`), the half that is meant. */
-function originFor(from: string, ofTdp: boolean): string | null {
-  const tag = ofTdp ? '(root_role)' : '(cpu_role)';
-  const half = from.split(';').find((part) => part.includes(tag));
-  if (half) {
-    const origin = half.replace(tag, '').trim();
-    return /^\d+$/.test(origin) ? 'always so' : origin;
-  }
-  return ofTdp && /CR[04]\.|EFER\./.test(from) ? null : from;
-}
-
-/** A role word's value by the kernel's name for it. */
-function wordValue(mmu: KvmMmu, name: string, bits: 32 | 64): bigint {
-  const cpu = BigInt(mmu.cpu_role_base >>> 0) | (BigInt(mmu.cpu_role_ext >>> 0) << 32n);
-  if (name === 'cpu_role') return cpu;
-  const root = BigInt(mmu.root_role >>> 0);
-  return bits === 64 ? root | (BigInt(mmu.cpu_role_ext >>> 0) << 32n) : root;
-}
-
-/** The role words that this kernel's struct kvm_mmu has. */
+/**
+ * The role words that a kernel's struct kvm_mmu has. Origins are told where they are the words of the machine's own kernel.
+ * @param kernel whose layouts to read them by
+ */
 export function roleWords(vcpu: KvmVcpu, mmu: KvmMmu, kernel: string): MmuWord[] {
-  return mmuWords(kernel).words.map(({ name, bits, layout }) => ({
-    name,
-    decoded: decodeWord(layout, wordValue(mmu, name, bits)),
-    because: becauseOf(name, layout, vcpu),
-  }));
+  const m = vcpu.kvm.machine;
+  const use = mmuUseOf(mmu.name, m.config.paging, m.config.vendor);
+  const inputs = roleInputs(vcpu, mmu);
+  // Words that were never computed, or that KVM_SET_CPUID2 made invalid, come from nowhere.
+  const R = m.roles;
+  const computed = R.extLayout === null ? mmu.cpu_role_base !== 0 : role_get(mmu.cpu_role_ext, R.ext_valid) === 1;
+  const own = mmuWords(m.caps.kernel).words;
+  return mmuWords(kernel).words.map(({ name, layout }) => {
+    const decoded = decodeWord(layout, mmu_role_word(R, mmu, name));
+    const told = computed && own.some((w) => w.name === name && w.layout.id === layout.id);
+    return { name, decoded, because: told ? becauseOf(originsOf(kernel, name, use), decoded, inputs) : {} };
+  });
 }
 
 const hpaOrNull = (hpa: number): bigint | null => (hpa === INVALID_PAGE ? null : BigInt(hpa));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { parseFormula } from './expression';
+import { parseFormula } from './formula';
 
 const value = (text: string, inputs: Record<string, number | undefined> = {}) => parseFormula(text).evaluate(inputs);
 
