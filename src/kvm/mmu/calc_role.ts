@@ -255,6 +255,7 @@ function init_kvm_softmmu(vcpu: KvmVcpu, cpu: CpuRole, regs: KvmMmuRoleRegs): vo
   leave(m);
   mmu.get_guest_pgd = 'get_guest_cr3';
   mmu.inject_page_fault = 'kvm_inject_page_fault';
+  leave(m);
 }
 
 /** kvm_calc_nested_mmu_role(): nested_mmu has no shadow pages, but before cpu_role its mmu_role said what it walks by. */
@@ -367,7 +368,9 @@ export function kvm_init_shadow_ept_mmu(
   enter(m, 'kvm_init_shadow_ept_mmu', vcpu.vcpu_id, mmu);
   const level = (eptp & 0x38n) === 0x20n ? 5 : 4;
   const cpu = shadow_ept_cpu_role(vcpu, accessed_dirty, execonly, level);
+  enter(m, 'kvm_calc_shadow_ept_root_page_role', vcpu.vcpu_id, mmu);
   const role = kvm_calc_shadow_ept_root_page_role(vcpu, cpu);
+  leave(m);
   if (!sameRole(m, mmu, cpu, role.base, role.ext)) {
     setRoles(vcpu, mmu, cpu, role.base, role.ext);
     mmu.page_fault = 'ept_page_fault';
