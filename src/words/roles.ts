@@ -7,15 +7,17 @@
 import { WordError } from './address';
 import type { KernelSpec, KernelVersion } from './kernels';
 import { inRange, toKernel } from './kernels';
-import { EXTENDED_ROLES, PAGE_ROLES } from './role-tables';
+import { EXTENDED_ROLES } from './extended-role-tables';
+import type { RoleEra } from './role-fields';
+import { PAGE_ROLES } from './role-tables';
 import { pageRoleText } from './role-text';
-import type { RoleEra } from './role-tables';
 import type { WordField, WordLayout } from './word';
 import { decodeWord } from './word';
 
-export { EXTENDED_ROLES, PAGE_ROLES } from './role-tables';
+export { EXTENDED_ROLES } from './extended-role-tables';
+export { PAGE_ROLES } from './role-tables';
 export { ACCESS_3, ACCESS_4, accessText } from './role-text';
-export type { RoleEra } from './role-tables';
+export type { RoleEra } from './role-fields';
 
 /** A role word that struct kvm_mmu (or kvm_pagewalk) of some kernel holds. */
 export interface MmuWord {
