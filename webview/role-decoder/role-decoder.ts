@@ -7,8 +7,9 @@ import { customElement, state } from 'lit/decorators.js';
 import { classMap } from 'lit/directives/class-map.js';
 import { live } from 'lit/directives/live.js';
 import type { RolesBody } from '../../src/adapter/protocol';
-import { KERNEL_ERAS, parseKernel } from '../../src/words/kernels';
-import { bitSpan } from '../../src/words/word';
+import type { Inputs } from '../../src/words/formula';
+import { parseKernel } from '../../src/words/kernels';
+import { deriveWord, mmuUseOf, type MmuUse } from '../../src/words/role-origins';
 import {
   FROM_VIEW,
   TO_VIEW,
@@ -19,17 +20,18 @@ import {
 } from '../messages';
 import { connect } from '../shared/host';
 import { icon } from '../shared/icons';
-import { moveFocus, settleTabStop } from '../shared/roving';
+import { settleTabStop } from '../shared/roving';
+import { valueOf } from '../shared/select';
 import { shared } from '../shared/styles';
-import type { Inputs } from '../../src/words/formula';
-import { formulaText, piecesOf } from './formula-view';
+import { renderFields } from './fields';
+import { renderHeader, type Choices } from './header';
 import { TYPICAL, inputsFor, inputsOf } from './inputs';
-import type { Cell, Column, Row } from './model';
-import { carryWords, columnsOf, parseWord, rowsOf, strayBits, summaryOf, toggleBit, wordText } from './model';
-import { INPUTS, MMU_USES, deriveWord, isConstant, mmuUseOf, type MmuUse } from '../../src/words/role-origins';
+import type { Column } from './model';
+import { carryWords, columnsOf, parseWord, rowsOf, strayBits, summaryOf, wordText } from './model';
+import { renderInputs } from './registers';
+import { renderRuler } from './ruler';
 import { styles } from './styles';
-
-type Words = Record<string, bigint | undefined>;
+import type { Show, View, Words } from './view';
 
 /** What survives a reload: bigints as hex. */
 interface Saved {
@@ -45,9 +47,6 @@ interface Saved {
   readonly edited: boolean;
   readonly show: Show;
 }
-
-type Show = 'all' | 'set' | 'different';
-const SHOWS: Readonly<Record<Show, string>> = { all: 'All fields', set: 'Set', different: 'Different' };
 
 const host = connect<ToRolesView, FromRolesView, Saved>(1);
 
@@ -210,7 +209,7 @@ export class RoleDecoder extends LitElement {
 
   private deriveAll(inputs: Inputs): void {
     this.inputs = inputs;
-    const words: Words = { ...this.words };
+    const words: Record<string, bigint | undefined> = { ...this.words };
     for (const column of this.columns()) words[column.name] = deriveWord(column, inputs, words[column.name]);
     this.words = words;
     this.typed = {};
@@ -227,10 +226,6 @@ export class RoleDecoder extends LitElement {
     this.ownKernel = false;
     this.kernel = known(this.body.kernel);
     this.takeMmu();
-  }
-
-  private look(half: string, name: string): void {
-    this.at = { half, name };
   }
 
   // ---- over a reload --------------------------------------------------------------------------------------------
@@ -279,108 +274,57 @@ export class RoleDecoder extends LitElement {
   // ---- what is seen ---------------------------------------------------------------------------------------------
 
   protected override render(): TemplateResult {
-    const columns = this.columns();
-    const rows = rowsOf(columns, this.words, this.inputs);
+    const view = this.view();
     return html`
-      ${this.renderHeader()}
+      ${renderHeader(this.choices())}
       ${this.problem === null ? nothing : html`<div class="message" role="alert">${icon('reserved')} ${this.problem}</div>`}
       <main>
-        <section class="words" aria-label="Role words">${columns.map((column) => this.renderWord(column))}</section>
-        ${this.renderRuler(columns, rows)} ${this.renderInputs(columns)} ${this.renderTable(columns, rows)}
+        <section class="words" aria-label="Role words">
+          ${view.columns.map((column) => this.renderWord(column))}
+        </section>
+        ${renderRuler(view)} ${renderInputs(view)} ${renderFields(view)}
       </main>
     `;
   }
 
-  private renderHeader(): TemplateResult {
-    const { session, body } = this;
-    const thread = session?.threads.find((t) => t.id === (body?.threadId ?? session.threadId));
-    return html`<header>
-      <div class="status" role="status">
-        <span class="what"
-          >${session === null ? 'No debug session' : session.title}${thread === undefined ? nothing : html` · ${thread.name}`}
-          ${this.edited && session !== null ? html`<span class="tag">edited</span>` : nothing}</span
-        >
-        <span class="why"
-          >${
-            session === null
-              ? 'Type a role word, turn its bits over, or turn registers over.'
-              : (session.reason ?? 'Runs; these are the words of its last stop.')
-          }</span
-        >
-      </div>
-      ${
-        session !== null && session.threads.length > 1
-          ? html`<span class="choice"
-              ><span aria-hidden="true">vCPU</span>
-              <vscode-single-select
-                label="vCPU"
-                .value=${String(body?.threadId ?? session.threadId)}
-                @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
-              >
-                ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === thread?.id}>${t.name}</vscode-option>`)}
-              </vscode-single-select></span
-            >`
-          : nothing
-      }
-      ${
-        body !== null && body.mmus.length > 1
-          ? html`<span class="choice"
-              ><span aria-hidden="true">MMU</span>
-              <vscode-single-select
-                label="MMU"
-                .value=${this.mmu}
-                @change=${(e: Event) => {
-                  this.mmu = valueOf(e);
-                  this.takeMmu();
-                }}
-              >
-                ${body.mmus.map(
-                  (m) =>
-                    html`<vscode-option value=${m.name} ?selected=${m.name === this.mmu}
-                      >${m.name}${m.active ? ' (in use)' : ''}</vscode-option
-                    >`,
-                )}
-              </vscode-single-select></span
-            >`
-          : nothing
-      }
-      <span class="choice"
-        ><span aria-hidden="true">Kernel</span>
-        <vscode-single-select
-          class="kernel"
-          label="Kernel"
-          combobox
-          .value=${this.kernel}
-          @change=${(e: Event) => this.setKernel(valueOf(e))}
-        >
-          ${kernelsToOffer(this.kernel, body?.kernel).map(
-            ({ id, title }) =>
-              html`<vscode-option value=${id} description=${title} ?selected=${id === this.kernel}
-                >${id}</vscode-option
-              >`,
-          )}
-        </vscode-single-select></span
-      >
-      <span class="choice"
-        ><span aria-hidden="true">Used for</span>
-        <vscode-single-select
-          class="use"
-          label="Used for"
-          .value=${this.use}
-          @change=${(e: Event) => (this.use = valueOf(e) as MmuUse)}
-        >
-          ${Object.entries(MMU_USES).map(
-            ([id, title]) =>
-              html`<vscode-option value=${id} description=${title} ?selected=${id === this.use}
-                >${title.split(':')[0] === 'nested' ? id : title.split(':')[0]}</vscode-option
-              >`,
-          )}
-        </vscode-single-select></span
-      >
-      <button class="tool" ?disabled=${!this.edited && !this.ownKernel} @click=${() => this.reset()}>
-        ${icon('reset')} ${session === null ? 'Start over' : 'Back to the session'}
-      </button>
-    </header>`;
+  private view(): View {
+    const columns = this.columns();
+    return {
+      columns,
+      rows: rowsOf(columns, this.words, this.inputs),
+      words: this.words,
+      inputs: this.inputs,
+      show: this.show,
+      at: this.at,
+      whatIf: this.session === null || this.edited,
+      changedBits: (column) => this.changedBits(column),
+      look: (half, name) => (this.at = { half, name }),
+      leave: () => (this.at = null),
+      edit: (column, word) => this.edit(column, word),
+      setShow: (show) => (this.show = show),
+      setInput: (name, value) => this.setInput(name, value),
+    };
+  }
+
+  private choices(): Choices {
+    const { session, body, mmu, kernel, use, edited, ownKernel } = this;
+    return {
+      session,
+      body,
+      mmu,
+      kernel,
+      use,
+      edited,
+      changed: edited || ownKernel,
+      selectThread: (threadId) => host.send({ type: FROM_VIEW.selectThread, threadId }),
+      selectMmu: (name) => {
+        this.mmu = name;
+        this.takeMmu();
+      },
+      selectKernel: (id) => this.setKernel(id),
+      selectUse: (to) => (this.use = to),
+      reset: () => this.reset(),
+    };
   }
 
   private renderWord(column: Column): TemplateResult {
@@ -431,332 +375,6 @@ export class RoleDecoder extends LitElement {
     const before = this.previous[column.name];
     return now === undefined || before === undefined ? 0n : now ^ before;
   }
-
-  /** The words as rows of 32 squares above each other, base first; hex digits under their four bits. */
-  private renderRuler(columns: readonly Column[], rows: readonly Row[]): TemplateResult {
-    const lines: { column: Column; half: 'base' | 'ext'; shift: number }[] = [
-      ...columns.map((column) => ({ column, half: 'base' as const, shift: 0 })),
-      ...columns.filter((c) => c.bits === 64).map((column) => ({ column, half: 'ext' as const, shift: 32 })),
-    ];
-    const at = rows.find((r) => r.half === this.at?.half && r.name === this.at.name);
-    return html`<section class="ruler" aria-label="Bits of the role words">
-      <div class="scroll">
-        <div
-          class="lines"
-          role="toolbar"
-          aria-label="Bits of the role words. Arrow keys move, space turns a bit over."
-          data-roving
-          @keydown=${(e: KeyboardEvent) => moveFocus(e.currentTarget as Element, e)}
-          @pointerleave=${() => (this.at = null)}
-        >
-          ${lines.map((line, y) => {
-            const first = lines.findIndex((l) => l.half === line.half) === y;
-            return html`
-              ${first ? this.renderScale(line.half, rows) : nothing}
-              ${this.renderLine(line.column, line.half, line.shift, y, rows)}
-            `;
-          })}
-        </div>
-      </div>
-      <p class="explain" aria-live="polite">${at === undefined ? this.renderHint() : this.renderAt(at)}</p>
-    </section>`;
-  }
-
-  private renderHint(): TemplateResult {
-    return html`<span class="muted"
-      >Point at a bit to see what it is; click it, or press Space, to turn it over. A dot: changed since the last
-      stop.</span
-    >`;
-  }
-
-  private renderAt(row: Row): TemplateResult {
-    return html`<b class="mono">${row.half}.${row.name}</b>
-      <span class="muted">${row.width === 1 ? 'bit' : 'bits'} ${bitSpan(row)}</span> ${row.meaning}`;
-  }
-
-  /** Names over the fields, slanted to find room, and bit numbers at both ends of every four bits. */
-  private renderScale(half: 'base' | 'ext', rows: readonly Row[]): TemplateResult {
-    const named = rows.filter((r) => r.half === half && !/^(reserved|pad)_/.test(r.name));
-    const longest = Math.max(...named.map((r) => r.name.length));
-    return html`<div class="names mono" aria-hidden="true" .style=${`height: ${Math.round(longest * 4.9 + 14)}px`}>
-        <span class="half">${half}</span>
-        ${named.map(
-          (row) =>
-            html`<span
-              class=${classMap({ label: true, at: this.at?.name === row.name && this.at.half === half, differs: row.differs })}
-              .style=${`left: ${bitCentre(row.lsb + (row.width - 1) / 2)}`}
-              @pointerenter=${() => this.look(half, row.name)}
-              >${row.name}</span
-            >`,
-        )}
-      </div>
-      <div class="line scale" aria-hidden="true">
-        <span class="name"></span>
-        ${[7, 6, 5, 4, 3, 2, 1, 0].map(
-          (n) =>
-            html`<span class="nibble"><span>${n * 4 + 3}</span><span></span><span></span><span>${n * 4}</span></span>`,
-        )}
-      </div>`;
-  }
-
-  private renderLine(
-    column: Column,
-    half: 'base' | 'ext',
-    shift: number,
-    y: number,
-    rows: readonly Row[],
-  ): TemplateResult {
-    const word = this.words[column.name];
-    const index = (bit: number): Row | undefined =>
-      rows.find((r) => r.half === half && bit >= r.lsb && bit < r.lsb + r.width);
-    return html`<div class="line" role="group" aria-label="${column.name}, ${half}">
-      <span class="name mono" aria-hidden="true">${column.name}</span>
-      ${[7, 6, 5, 4, 3, 2, 1, 0].map((n) => {
-        const digit = word === undefined ? '?' : ((word >> BigInt(shift + n * 4)) & 15n).toString(16);
-        return html`<span class="nibble">
-          ${[3, 2, 1, 0].map((i) => {
-            const bit = n * 4 + i;
-            return this.renderBit(column, shift + bit, bit, index(bit), y, 31 - bit);
-          })}
-          <span class="digit mono ${digit === '0' ? 'muted' : ''}" aria-hidden="true">${digit}</span>
-        </span>`;
-      })}
-    </div>`;
-  }
-
-  /** One square. `place` is the bit in its word, `bit` in its half. */
-  private renderBit(
-    column: Column,
-    place: number,
-    bit: number,
-    row: Row | undefined,
-    y: number,
-    x: number,
-  ): TemplateResult {
-    const word = this.words[column.name];
-    const value = word === undefined ? undefined : Number((word >> BigInt(place)) & 1n);
-    const changed = ((this.changedBits(column) >> BigInt(place)) & 1n) === 1n;
-    const own = row?.cells.some((c) => c?.column === column) ?? false;
-    const name = row === undefined || !own ? 'no field' : row.width === 1 ? row.name : `${row.name}[${bit - row.lsb}]`;
-    const classes = {
-      bit: true,
-      one: value === 1,
-      reserved: !own,
-      last: own && row !== undefined && bit === row.lsb,
-      changed,
-      differs: own && row !== undefined && this.bitDiffers(row, bit),
-      at: own && this.at?.name === row?.name && this.at?.half === row?.half,
-    };
-    const label = `bit ${bit} ${name} of ${column.name}: ${value ?? 'unknown'}${changed ? ', changed' : ''}${classes.differs ? ', differs' : ''}`;
-    return html`<button
-      class=${classMap(classes)}
-      tabindex="-1"
-      data-row=${y}
-      data-col=${x}
-      aria-label=${label}
-      aria-pressed=${value === 1 ? 'true' : 'false'}
-      title=${`${bit}: ${name}`}
-      ?disabled=${value === undefined}
-      @click=${() => word !== undefined && this.edit(column, toggleBit(word, place))}
-      @focus=${() => row && this.look(row.half, row.name)}
-      @pointerenter=${() => (row && own ? this.look(row.half, row.name) : (this.at = null))}
-    >
-      ${value ?? '?'}
-    </button>`;
-  }
-
-  private bitDiffers(row: Row, bit: number): boolean {
-    if (!row.differs) return false;
-    const bits = row.cells.flatMap((c) => (c?.value === undefined ? [] : [(c.value >> BigInt(bit - row.lsb)) & 1n]));
-    return bits.some((b) => b !== bits[0]);
-  }
-
-  private renderTable(columns: readonly Column[], rows: readonly Row[]): TemplateResult {
-    const visible = rows.filter(
-      (row) =>
-        this.show === 'all' ||
-        (this.show === 'different' && (row.differs || row.cells.some((c) => disagrees(c)))) ||
-        (this.show === 'set' && row.cells.some((c) => (c?.value ?? 0n) !== 0n)),
-    );
-    const differing = rows.filter((r) => r.differs).length;
-    return html`<section class="fields" aria-label="Fields of the role words">
-      <div class="bar">
-        <div class="group" role="group" aria-label="Fields to show">
-          ${(Object.keys(SHOWS) as Show[]).map(
-            (show) =>
-              html`<button
-                class="tool"
-                aria-pressed=${this.show === show ? 'true' : 'false'}
-                @click=${() => (this.show = show)}
-              >
-                ${SHOWS[show]}${show === 'different' ? html`<span class="count">${differing}</span>` : nothing}
-              </button>`,
-          )}
-        </div>
-        <span class="muted source">${columns[0]?.layout.source.split(';')[0]}</span>
-      </div>
-      <table>
-        <thead>
-          <tr>
-            <th class="span" scope="col">Bits</th>
-            <th scope="col">Field</th>
-            ${columns.map((c) => html`<th class="value mono" scope="col">${c.name}</th>`)}
-            ${columns.length > 1 ? html`<th class="mark" scope="col"><span class="hidden">Differs</span></th>` : nothing}
-            <th scope="col">Comes from</th>
-          </tr>
-        </thead>
-        <tbody @pointerleave=${() => (this.at = null)}>
-          ${visible.map((row, i) => html`${visible[i - 1]?.half === row.half ? nothing : this.renderHalf(columns, row.half)} ${this.renderRow(columns, row)}`)}
-          ${
-            visible.length === 0
-              ? html`<tr>
-                  <td class="muted empty" colspan="9">
-                    ${this.show === 'set' ? 'No bit is set.' : 'No field differs.'}
-                  </td>
-                </tr>`
-              : nothing
-          }
-        </tbody>
-      </table>
-    </section>`;
-  }
-
-  private renderHalf(columns: readonly Column[], half: 'base' | 'ext'): TemplateResult {
-    const union = half === 'base' ? 'union kvm_mmu_page_role' : 'union kvm_mmu_extended_role';
-    const about = half === 'base' ? 'what a shadow page is' : 'when a context must be rebuilt';
-    return html`<tr class="half">
-      <th colspan="9" scope="rowgroup">
-        <b>${columns.some((c) => c.bits === 64) ? half : 'word'}</b> <span class="mono">${union}</span>
-        <span>${about}</span>
-      </th>
-    </tr>`;
-  }
-
-  private renderRow(columns: readonly Column[], row: Row): TemplateResult {
-    const at = this.at?.name === row.name && this.at.half === row.half;
-    return html`<tr
-      class=${classMap({ at, differs: row.differs })}
-      @pointerenter=${() => this.look(row.half, row.name)}
-    >
-      <td class="span mono muted">${bitSpan(row)}</td>
-      <th class="mono" scope="row" title=${row.meaning}>${row.name}</th>
-      ${row.cells.map((cell) => this.renderCell(cell))}
-      ${
-        columns.length > 1
-          ? html`<td class="mark">
-              ${row.differs ? html`<span title="The words differ here" role="img" aria-label="differs">≠</span>` : nothing}
-            </td>`
-          : nothing
-      }
-      <td class="from">${this.renderOrigins(row)}</td>
-    </tr>`;
-  }
-
-  private renderCell(cell: Cell | undefined): TemplateResult {
-    if (cell === undefined) return html`<td class="value none" aria-label="not in this word">–</td>`;
-    const changed = this.previous[cell.column.name] !== undefined && this.fieldChanged(cell);
-    const note = disagrees(cell)
-      ? html`<span class="wrong" title="The registers ask for ${cell.expected}; the word says otherwise">
-          ${icon('reserved', 12)} not ${cell.expected}</span
-        >`
-      : nothing;
-    const named = cell.field.values?.[Number(cell.value ?? -1n)];
-    return html`<td class=${classMap({ value: true, mono: true, set: (cell.value ?? 0n) !== 0n, changed })}>
-      <span class="number">${cell.value === undefined ? '?' : cell.value.toString()}</span>
-      ${named === undefined ? nothing : html`<span class="named">${named}</span>`} ${note}
-      ${changed ? html`<span class="hidden">changed since the last stop</span>` : nothing}
-    </td>`;
-  }
-
-  private fieldChanged(cell: Cell): boolean {
-    const mask = ((1n << BigInt(cell.field.width)) - 1n) << BigInt(cell.field.lsb);
-    return (this.changedBits(cell.column) & mask) !== 0n;
-  }
-
-  /** One line when all words agree on where the field comes from, else one a word. */
-  private renderOrigins(row: Row): TemplateResult | readonly TemplateResult[] | typeof nothing {
-    const cells = row.cells.filter((c): c is Cell => c?.origin !== undefined);
-    const texts = new Set(cells.map((c) => c.origin?.text));
-    if (cells.length === 0)
-      return html`<span class="muted">${row.cells.find((c) => c !== undefined)?.field.from ?? nothing}</span>`;
-    if (texts.size === 1 && cells[0] !== undefined) return this.renderOrigin(cells[0]);
-    return cells.map((c) => html`<div><span class="who">${c.column.name}</span>${this.renderOrigin(c)}</div>`);
-  }
-
-  private renderOrigin({ origin }: Cell): TemplateResult {
-    if (origin === undefined) return html``;
-    if (isConstant(origin)) return html`<span class="muted">always ${origin.text}</span>`;
-    return html`<span class="formula mono" aria-label=${formulaText(origin, this.inputs)}
-      >${piecesOf(origin, this.inputs).map((p) =>
-        p.condition
-          ? html`<span
-              class=${classMap({ condition: true, holds: p.holds === true, fails: p.holds === false })}
-              title=${p.holds === undefined ? 'unknown' : p.holds ? 'holds' : 'does not hold'}
-              >${p.text}</span
-            >`
-          : p.text,
-      )}</span
-    >`;
-  }
-
-  /** The registers that the formulas of these words mention: shown as they are, and to be turned over. */
-  private renderInputs(columns: readonly Column[]): TemplateResult {
-    const wanted = new Set(columns.flatMap((c) => [...c.origins.values()].flatMap((f) => f.names)));
-    const offered = INPUTS.filter((i) => wanted.has(i.name));
-    const groups = new Map<string, typeof offered>();
-    for (const input of offered) {
-      const dot = input.name.indexOf('.');
-      const group = dot > 0 ? input.name.slice(0, dot) : input.name.startsWith('is_') ? 'vCPU' : 'MMU';
-      groups.set(group, [...(groups.get(group) ?? []), input]);
-    }
-    return html`<section class="inputs" aria-label="Registers that the roles are made of">
-      <h2>${this.session === null || this.edited ? 'What if' : 'Registers'}</h2>
-      <div class="groups" data-roving @keydown=${(e: KeyboardEvent) => moveFocus(e.currentTarget as Element, e)}>
-        ${[...groups].map(
-          ([group, inputs], y) =>
-            html`<div class="group" role="group" aria-label=${group}>
-              <span class="name">${group}</span>
-              ${inputs.map((input, x) => {
-                const value = this.inputs[input.name];
-                const next = input.values === undefined ? (value === 1 ? 0 : 1) : after(input.values, value);
-                const short = input.name.slice(input.name.indexOf('.') + 1);
-                return html`<button
-                  class=${classMap({ chip: true, one: value !== undefined && value !== 0, unknown: value === undefined })}
-                  tabindex="-1"
-                  data-row=${y}
-                  data-col=${x}
-                  title=${`${input.name}: ${input.meaning}${value === undefined ? ' (unknown)' : ''}`}
-                  aria-label=${`${input.name} ${value ?? 'unknown'}, ${input.meaning}`}
-                  @click=${() => this.setInput(input.name, next)}
-                >
-                  <span class="mono">${short}</span><b class="mono">${value ?? '?'}</b>
-                </button>`;
-              })}
-            </div>`,
-        )}
-      </div>
-    </section>`;
-  }
-}
-
-/** Where the middle of a bit's square is, from the left end of a line, as CSS; halves are between two squares. */
-function bitCentre(bit: number): string {
-  const nibbles = 7 - Math.floor(bit / 4);
-  const squares = 4 * nibbles + 3 - (bit % 4) + 0.5;
-  return `calc(var(--name) + ${nibbles + 1} * var(--gap) + ${squares} * var(--square))`;
-}
-
-function disagrees(cell: Cell | undefined): boolean {
-  return cell?.expected !== undefined && cell.value !== undefined && BigInt(cell.expected) !== cell.value;
-}
-
-function after(values: readonly number[], value: number | undefined): number {
-  const at = value === undefined ? -1 : values.indexOf(value);
-  return values[(at + 1) % values.length] ?? 0;
-}
-
-function valueOf(event: Event): string {
-  return (event.target as HTMLElement & { value: string }).value;
 }
 
 /** The kernel under its canonical name, or the default where the name is not known to the tables. */
@@ -766,13 +384,6 @@ function known(kernel: string): string {
   } catch {
     return 'v6.1';
   }
-}
-
-/** The eras, with the kernel in use among them even when it is a release between two. */
-function kernelsToOffer(...extra: (string | undefined)[]): readonly { id: string; title: string }[] {
-  const eras = KERNEL_ERAS.map(({ id, title }) => ({ id, title }));
-  const missing = [...new Set(extra)].filter((id): id is string => id !== undefined && !eras.some((e) => e.id === id));
-  return [...missing.map((id) => ({ id, title: "the session's" })), ...eras];
 }
 
 declare global {

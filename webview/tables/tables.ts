@@ -3,11 +3,8 @@
  * the root above it. Follows the session's stops.
  */
 import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from '@tanstack/virtual-core';
-import { LitElement, html, nothing, svg, type PropertyValues, type TemplateResult } from 'lit';
+import { LitElement, html, nothing, type PropertyValues, type TemplateResult } from 'lit';
 import { customElement, query, state } from 'lit/decorators.js';
-import { classMap } from 'lit/directives/class-map.js';
-import { live } from 'lit/directives/live.js';
-import { repeat } from 'lit/directives/repeat.js';
 import type { RootView, RootsBody, TableBody, TableRow, WhyView } from '../../src/adapter/protocol';
 import {
   FROM_VIEW,
@@ -18,23 +15,15 @@ import {
   type ToTablesView,
 } from '../messages';
 import { connect } from '../shared/host';
-import { icon, type IconName } from '../shared/icons';
+import { icon } from '../shared/icons';
+import { renderThreads, valueOf } from '../shared/select';
 import { shared } from '../shared/styles';
-import type { RowFilter, RowKind } from './model';
-import {
-  KIND_NAMES,
-  countsText,
-  goalOfWalk,
-  kindOf,
-  mmioText,
-  parseAddress,
-  rootAfterStop,
-  rootOfWalk,
-  rowAt,
-  sizeText,
-  visibleRows,
-} from './model';
+import type { RowFilter } from './model';
+import { goalOfWalk, kindOf, parseAddress, rootAfterStop, rootOfWalk, rowAt, visibleRows } from './model';
+import { keyAction } from './keys';
+import { renderPage } from './page';
 import { ROW_HEIGHT, styles } from './styles';
+import type { View } from './view';
 
 /** What survives a reload. */
 interface Saved {
@@ -48,25 +37,6 @@ interface Saved {
   readonly search: string;
   readonly follow: boolean;
 }
-
-const FILTERS: Readonly<Record<RowFilter, string>> = {
-  all: 'All',
-  present: 'Not empty',
-  mmio: 'MMIO',
-  changed: 'Changed',
-};
-
-const KIND_ICONS: Readonly<Record<RowKind, IconName | null>> = {
-  stale: 'stale',
-  mmio: 'mmio',
-  reserved: 'reserved',
-  removed: 'reset',
-  large: 'large',
-  leaf: 'page',
-  table: 'table',
-  software: null,
-  none: null,
-};
 
 const host = connect<ToTablesView, FromTablesView, Saved>(1);
 
@@ -345,42 +315,17 @@ export class Tables extends LitElement {
   private onKey(event: KeyboardEvent): void {
     // Buttons in rows know what to do with Enter themselves.
     if (event.composedPath()[0] instanceof HTMLButtonElement) return;
-    const rows = this.rows();
-    const at = Math.max(
-      0,
-      rows.findIndex((r) => r.index === this.selected),
-    );
-    const page = Math.max(1, Math.floor((this.scroller?.clientHeight ?? 0) / ROW_HEIGHT) - 1);
-    const move = (to: number): void => {
-      const row = rows[Math.max(0, Math.min(rows.length - 1, to))];
-      if (row !== undefined) this.select(row.index);
-    };
-    /** The next entry that is not empty, for pages that are mostly holes. */
-    const jump = (step: 1 | -1): void => {
-      for (let i = at + step; i >= 0 && i < rows.length; i += step) {
-        const row = rows[i];
-        if (row !== undefined && kindOf(row) !== 'none') return this.select(row.index);
-      }
-    };
-    const row = rows[at];
-    const keys: Readonly<Record<string, () => void>> = {
-      ArrowDown: () => (event.ctrlKey || event.altKey ? jump(1) : move(at + 1)),
-      ArrowUp: () => (event.ctrlKey || event.altKey ? jump(-1) : move(at - 1)),
-      PageDown: () => move(at + page),
-      PageUp: () => move(at - page),
-      Home: () => move(0),
-      End: () => move(rows.length - 1),
-      Enter: () => row && this.descend(row),
-      ArrowRight: () => row && this.descend(row),
-      Backspace: () => this.up(),
-      ArrowLeft: () => this.up(),
-      n: () => jump(1),
-      p: () => jump(-1),
-      d: () => row && host.send({ type: FROM_VIEW.decode, value: row.raw }),
-      '/': () => this.searchField?.focus(),
-      g: () => this.addressField?.focus(),
-    };
-    const action = keys[event.key];
+    const action = keyAction(event, {
+      rows: this.rows(),
+      selected: this.selected,
+      page: Math.max(1, Math.floor((this.scroller?.clientHeight ?? 0) / ROW_HEIGHT) - 1),
+      select: (index) => this.select(index),
+      descend: (row) => this.descend(row),
+      up: () => this.up(),
+      decode: (row) => host.send({ type: FROM_VIEW.decode, value: row.raw }),
+      search: () => this.searchField?.focus(),
+      goTo: () => this.addressField?.focus(),
+    });
     if (action === undefined || event.metaKey) return;
     event.preventDefault();
     action();
@@ -392,7 +337,7 @@ export class Tables extends LitElement {
     return html`
       ${this.renderHeader()}
       ${this.problem === null ? nothing : html`<div class="message" role="alert">${icon('reserved')} ${this.problem}</div>`}
-      ${this.body === null ? this.renderEmpty() : this.renderPage(this.body)}
+      ${this.body === null ? this.renderEmpty() : renderPage(this.view(this.body))}
     `;
   }
 
@@ -421,20 +366,7 @@ export class Tables extends LitElement {
           >${session === null ? '' : (session.reason ?? 'Runs; this is what its last stop showed.')}</span
         >
       </div>
-      ${
-        session !== null && session.threads.length > 1
-          ? html`<span class="choice"
-              ><span aria-hidden="true">vCPU</span>
-              <vscode-single-select
-                label="vCPU"
-                .value=${String(this.threadId)}
-                @change=${(e: Event) => host.send({ type: FROM_VIEW.selectThread, threadId: Number(valueOf(e)) })}
-              >
-                ${session.threads.map((t) => html`<vscode-option value=${t.id} ?selected=${t.id === this.threadId}>${t.name}</vscode-option>`)}
-              </vscode-single-select></span
-            >`
-          : nothing
-      }
+      ${session === null ? nothing : renderThreads(session, this.threadId, (threadId) => host.send({ type: FROM_VIEW.selectThread, threadId }))}
       ${
         this.roots.length === 0
           ? nothing
@@ -481,248 +413,36 @@ export class Tables extends LitElement {
     </header>`;
   }
 
-  private renderPage(body: TableBody): TemplateResult {
-    const rows = this.rows();
-    const first = BigInt(body.from);
-    const coverage = BigInt(body.entryCoverage);
-    const last = first + coverage * BigInt(body.rows.length) - 1n;
-    return html`
-      <nav class="crumbs" aria-label="Way from the root to this table">
-        <button
-          class="tool"
-          ?disabled=${body.path.length === 0}
-          title="Up one table (Backspace)"
-          aria-label="Up one table"
-          @click=${() => this.up()}
-        >
-          ${icon('up')}
-        </button>
-        <ol>
-          ${body.crumbs.map((crumb, i) => {
-            const here = i === body.crumbs.length - 1;
-            return html`<li>
-              ${i === 0 ? nothing : html`<span class="muted" aria-hidden="true">${icon('right', 11)}</span>`}
-              <button
-                class="tool mono"
-                aria-current=${here ? 'page' : 'false'}
-                @click=${() => !here && this.root && this.ask(this.root, crumb.path, body.path[crumb.path.length] ?? null)}
-              >
-                ${crumb.label}
-              </button>
-            </li>`;
-          })}
-        </ol>
-      </nav>
-      <section class="head">
-        <div>
-          <b>${body.levelName}</b> at <span class="mono">${body.root.space} ${body.tableAddress}</span>
-          <span class="muted">· translates</span> <span class="mono">${hex(first)} – ${hex(last)}</span>
-          <span class="muted">, ${sizeText(coverage)} an entry · ${countsText(body)}</span>
-        </div>
-        ${
-          body.page === null
-            ? nothing
-            : html`<div class="muted">
-                kvm_mmu_page gfn <span class="mono">${body.page.gfn}</span>, role
-                <span class="mono">${body.page.role.value}</span>
-                <span class="mono">${body.page.role.summary}</span>${body.page.tdpMmu === true ? ', TDP MMU' : ''}${
-                  body.page.rootCount === null || body.page.rootCount === 0 ? '' : `, root_count ${body.page.rootCount}`
-                }${body.page.unsync === true ? html`, <b>unsync</b>` : nothing}
-              </div>`
-        }
-        ${this.renderStrip(body)}
-      </section>
-      <div class="bar">
-        <div class="group" role="group" aria-label="Entries to show">
-          ${(Object.keys(FILTERS) as RowFilter[]).map(
-            (filter) =>
-              html`<button
-                class="tool"
-                aria-pressed=${this.filter === filter ? 'true' : 'false'}
-                @click=${() => this.setFilter(filter)}
-              >
-                ${FILTERS[filter]}${
-                  filter === 'all'
-                    ? nothing
-                    : html`<span class="count">${visibleRows(body.rows, filter, '').length}</span>`
-                }
-              </button>`,
-          )}
-        </div>
-        <vscode-textfield
-          class="search"
-          label="Search entries"
-          placeholder="Search entries: index, address, raw, meaning (/)"
-          .value=${live(this.search)}
-          @input=${(e: Event) => (this.search = valueOf(e))}
-          @keydown=${(e: KeyboardEvent) => {
-            if (e.key === 'Escape') this.search = '';
-            if (e.key === 'Escape' || e.key === 'Enter') this.grid?.focus();
-          }}
-        ></vscode-textfield>
-      </div>
-      ${this.renderRows(body, rows)} ${this.renderDetail(body)}
-    `;
-  }
-
   private setFilter(filter: RowFilter): void {
     this.filter = filter;
     void this.updateComplete.then(() => this.showSelected());
   }
 
-  /** All entries of the page side by side, each a stroke. */
-  private renderStrip(body: TableBody): TemplateResult {
-    const count = body.rows.length;
-    return html`<svg
-      class="strip"
-      aria-hidden="true"
-      viewBox="0 0 ${count} 10"
-      preserveAspectRatio="none"
-      @click=${(e: PointerEvent) => {
-        const box = (e.currentTarget as Element).getBoundingClientRect();
-        this.select(Math.min(count - 1, Math.floor(((e.clientX - box.left) / box.width) * count)));
-        this.grid?.focus();
-      }}
-    >
-      ${body.rows.map((row) => {
-        const kind = kindOf(row);
-        const changed = row.marks.includes('changed');
-        if (kind === 'none' && !changed) return nothing;
-        return svg`<rect class=${kind} x=${row.index} y="0" width="1" height="10" />
-          ${changed ? svg`<rect class="changed" x=${row.index} y="7" width="1" height="3" />` : nothing}`;
-      })}
-      ${svg`<rect class="here" x=${this.selected} y="0" width="1" height="10" />`}
-    </svg>`;
-  }
-
-  private renderRows(body: TableBody, rows: readonly TableRow[]): TemplateResult {
-    const virtual = this.virtual(rows.length);
-    const items = virtual?.getVirtualItems() ?? [];
-    return html`<div
-      class="grid"
-      tabindex="0"
-      role="grid"
-      aria-label="Entries of ${body.levelName}. Arrows move, Enter goes into a table, Backspace goes up, n and p find entries that are not empty."
-      aria-rowcount=${rows.length + 1}
-      aria-colcount="5"
-      aria-activedescendant="row-${this.selected}"
-      @keydown=${(e: KeyboardEvent) => this.onKey(e)}
-    >
-      <div class="row headings" role="row" aria-rowindex="1">
-        <span></span>
-        <span role="columnheader">#</span>
-        <span role="columnheader">${body.root.kind === 'guest' ? 'gva' : 'gpa'}</span>
-        <span role="columnheader">Raw</span>
-        <span role="columnheader">Kind</span>
-        <span role="columnheader">Meaning</span>
-        <span></span>
-      </div>
-      <div class="rows" role="rowgroup">
-        <div class="space" .style=${`height: ${virtual?.getTotalSize() ?? 0}px`}>
-          ${repeat(
-            items,
-            (item) => item.key,
-            (item) => {
-              const row = rows[item.index];
-              return row === undefined ? nothing : this.renderRow(row, item.index, item.start);
-            },
-          )}
-        </div>
-        ${rows.length === 0 ? html`<p class="none muted">No entry of this page is left by the filter.</p>` : nothing}
-      </div>
-    </div>`;
-  }
-
-  private renderRow(row: TableRow, at: number, start: number): TemplateResult {
-    const kind = kindOf(row);
-    const changed = row.marks.includes('changed');
-    const name = KIND_ICONS[kind];
-    return html`<div
-      id="row-${row.index}"
-      class=${classMap({ row: true, [kind]: true, changed, selected: row.index === this.selected })}
-      role="row"
-      aria-rowindex=${at + 2}
-      aria-selected=${row.index === this.selected ? 'true' : 'false'}
-      .style=${`transform: translateY(${start}px)`}
-      @click=${() => (this.selected = row.index)}
-      @dblclick=${() => this.descend(row)}
-    >
-      <span class="gutter">${changed ? html`<span class="hidden">changed since the last stop</span>` : nothing}</span>
-      <span class="mono index" role="gridcell">${row.index}</span>
-      <span class="mono from" role="gridcell">${row.from}</span>
-      <span class="mono raw" role="gridcell"
-        >${row.raw === '0x0' ? '0' : `0x${row.raw.slice(2).padStart(16, '0')}`}</span
-      >
-      <span class="kind" role="gridcell">${name === null ? nothing : icon(name)} ${KIND_NAMES[kind]}</span>
-      <span class="meaning" role="gridcell" title=${row.summary}>${this.renderMeaning(row)}</span>
-      ${
-        row.descend
-          ? html`<button
-              class="tool"
-              tabindex="-1"
-              aria-label="Go into entry ${row.index}"
-              title="Go into this table (Enter)"
-              @click=${() => this.descend(row)}
-            >
-              ${icon('right')}
-            </button>`
-          : html`<span></span>`
-      }
-    </div>`;
-  }
-
-  private renderMeaning(row: TableRow): TemplateResult {
-    if (row.mmio === null) return html`${row.summary}`;
-    return html`<b>${mmioText(row.mmio)}</b> <span class="muted">${row.summary}</span>`;
-  }
-
-  private renderDetail(body: TableBody): TemplateResult {
-    const row = body.rows.find((r) => r.index === this.selected);
-    if (row === undefined) return html``;
-    const kind = kindOf(row);
-    const name = KIND_ICONS[kind];
-    return html`<footer aria-live="polite">
-      <div class="facts">
-        <span class=${`kind ${kind}`}
-          >${name === null ? nothing : icon(name)} <b>Entry ${row.index}</b> ${KIND_NAMES[kind]}</span
-        >
-        <span class="mono muted">${body.root.space} ${row.address}</span>
-        ${row.target === null ? nothing : html`<span class="mono">→ ${row.target}</span>`}
-        ${row.marks.includes('changed') ? html`<span class="tag">changed since the last stop</span>` : nothing}
-        <p>
-          ${row.mmio === null ? (row.summary === '' ? 'Not present: an access here exits or faults.' : row.summary) : html`Cached MMIO: <b>${mmioText(row.mmio)}</b>. ${row.summary}`}
-        </p>
-      </div>
-      <div class="actions">
-        <button class="tool" ?disabled=${!row.descend} @click=${() => this.descend(row)}>${icon('table')} Go in</button>
-        <button class="tool" @click=${() => host.send({ type: FROM_VIEW.decode, value: row.raw })}>
-          ${icon('lens')} Decode
-        </button>
-        <button
-          class="tool"
-          @click=${() => host.send({ type: FROM_VIEW.copy, text: `${body.levelName}[${row.index}] ${row.raw} ${row.summary}`.trim() })}
-        >
-          ${icon('copy')} Copy
-        </button>
-        <button
-          class="tool"
-          @click=${() => host.send({ type: FROM_VIEW.openMemory, memoryReference: body.memoryReference })}
-        >
-          ${icon('memory')} Memory
-        </button>
-      </div>
-    </footer>`;
+  private view(body: TableBody): View {
+    const rows = this.rows();
+    return {
+      body,
+      rows,
+      selected: this.selected,
+      filter: this.filter,
+      search: this.search,
+      virtual: this.virtual(rows.length),
+      up: () => this.up(),
+      descend: (row) => this.descend(row),
+      show: (path, select) => this.root && this.ask(this.root, path, select),
+      select: (index) => this.select(index),
+      point: (index) => (this.selected = index),
+      setFilter: (filter) => this.setFilter(filter),
+      setSearch: (search) => (this.search = search),
+      focusGrid: () => this.grid?.focus(),
+      onKey: (event) => this.onKey(event),
+      send: (message) => host.send(message),
+    };
   }
 }
 
 function firstInUse(body: TableBody): number {
   return body.rows.find((row) => kindOf(row) !== 'none')?.index ?? 0;
-}
-
-const hex = (n: bigint): string => `0x${n.toString(16)}`;
-
-function valueOf(event: Event): string {
-  return (event.target as HTMLElement & { value: string }).value;
 }
 
 declare global {
