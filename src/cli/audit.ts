@@ -15,8 +15,15 @@ export interface AuditOptions {
   readonly statements?: number;
 }
 
-/** Runs to the end. Expectations are not looked at: a scenario may plant a defect on purpose. @returns how many findings there are */
-export function auditScenario(program: ScenarioProgram, options: AuditOptions, output: Output): number {
+/** What an audit came to. */
+export interface AuditSummary {
+  readonly findings: number;
+  /** statements that could not be done */
+  readonly errors: number;
+}
+
+/** Runs to the end. Expectations are not looked at: a scenario may plant a defect on purpose. */
+export function auditScenario(program: ScenarioProgram, options: AuditOptions, output: Output): AuditSummary {
   const interpreter = new Interpreter(program);
   let line = 0;
   let total = 0;
@@ -42,6 +49,7 @@ export function auditScenario(program: ScenarioProgram, options: AuditOptions, o
     : null;
   interpreter.machine.observer = points;
   let statements = 0;
+  let errors = 0;
   for (
     let next = interpreter.next();
     next && statements < (options.statements ?? Infinity);
@@ -51,8 +59,10 @@ export function auditScenario(program: ScenarioProgram, options: AuditOptions, o
     statements++;
     let outcome = interpreter.step(RUN_SLICE);
     while (!outcome.complete) outcome = interpreter.step(RUN_SLICE);
-    if (outcome.error !== null && outcome.statement.op.kind !== 'audit')
+    if (outcome.error !== null && outcome.statement.op.kind !== 'audit') {
+      errors++;
       output.error(`${at()}: the scenario cannot go on: ${outcome.error}`);
+    }
     if (options.each) tell(at(), auditMachine(interpreter.machine));
   }
   interpreter.machine.observer = null;
@@ -64,7 +74,7 @@ export function auditScenario(program: ScenarioProgram, options: AuditOptions, o
       `${program.uri}: ${statements} statements${where}: ${paint(output, text, total === 0 ? 'green' : 'red')}`,
     );
   }
-  return total;
+  return { findings: total, errors };
 }
 
 const hex = (n: number | bigint | null): string | null => (n === null ? null : `0x${n.toString(16)}`);

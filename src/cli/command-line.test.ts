@@ -105,6 +105,24 @@ describe('command line', function () {
       );
     });
 
+    it('takes several scenarios: one that cannot be read or fails does not keep the others from running', async () => {
+      const [good, bad] = [file('good.mmu', GOOD), file('bad.mmu', GOOD.replace('expect value 5', 'expect value 6'))];
+      const { code, out, err } = await cli('run', '-q', join(folder, 'none.mmu'), bad, good);
+      assert.equal(code, 2, 'the worst of all');
+      assert.match(err[0], /none\.mmu/);
+      const summaries = out.filter((line) => line.includes('expectation'));
+      assert.match(summaries[0], /0 of 1 expectation met/);
+      assert.match(summaries[1], /1 of 1 expectation met/);
+      const json = (await cli('run', '--json', bad, good)).out.map((l) => JSON.parse(l) as Record<string, unknown>);
+      assert.deepEqual(
+        json.filter((l) => l['type'] === 'scenario').map((l) => l['file']),
+        [bad, good],
+      );
+      const audited = await cli('audit', good, bad);
+      assert.equal(audited.code, 0);
+      assert.equal(audited.out.filter((line) => line.includes('clean')).length, 2);
+    });
+
     it('runs on another kernel and vendor', async () => {
       const { code, out } = await cli('run', '--kernel', '5.10', '--vendor', 'amd', file('good.mmu', GOOD));
       assert.equal(code, 0);

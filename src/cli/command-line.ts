@@ -54,8 +54,8 @@ export function commandLine(output: Output, setExit: (code: number) => void): Co
 
   cli
     .command('run')
-    .description('run a scenario: one line per event, the outcome of each expect')
-    .argument('<file>', 'scenario (.mmu)')
+    .description('run scenarios: one line per event, the outcome of each expect')
+    .argument('<file...>', 'scenarios (.mmu)')
     .option('--json', 'one JSON object per line')
     .option('--events <kind...>', 'print only these kinds of event, for example kvm_mmu_set_spte')
     .option('-q, --quiet', 'print no events')
@@ -64,16 +64,19 @@ export function commandLine(output: Output, setExit: (code: number) => void): Co
     )
     .addOption(kernelOption())
     .addOption(vendorOption())
-    .action(async (file: string, options: RunOptions & MachineOptions) => {
-      const program = await loadScenario(request(file, options), (path) => files.read(path));
-      const { failed, errors } = runScenario(program, options, output);
-      setExit(failed + errors > 0 ? 1 : 0);
+    .action(async (paths: string[], options: RunOptions & MachineOptions) => {
+      for (const path of paths)
+        await guarded(output, setExit, async () => {
+          const program = await loadScenario(request(path, options), (p) => files.read(p));
+          const { failed, errors } = runScenario(program, options, output);
+          setExit(failed + errors > 0 ? 1 : 0);
+        });
     });
 
   cli
     .command('audit')
-    .description('run a scenario and check the invariants of KVM’s MMU at its end (docs/audit.md)')
-    .argument('<file>', 'scenario (.mmu)')
+    .description('run scenarios and check the invariants of KVM’s MMU at their end (docs/audit.md)')
+    .argument('<file...>', 'scenarios (.mmu)')
     .option('--each', 'after each statement, too')
     .option(
       '--points',
@@ -85,9 +88,13 @@ export function commandLine(output: Output, setExit: (code: number) => void): Co
     )
     .addOption(kernelOption())
     .addOption(vendorOption())
-    .action(async (file: string, options: AuditOptions & MachineOptions) => {
-      const program = await loadScenario(request(file, options), (path) => files.read(path));
-      setExit(auditScenario(program, options, output) > 0 ? 1 : 0);
+    .action(async (paths: string[], options: AuditOptions & MachineOptions) => {
+      for (const path of paths)
+        await guarded(output, setExit, async () => {
+          const program = await loadScenario(request(path, options), (p) => files.read(p));
+          const { findings, errors } = auditScenario(program, options, output);
+          setExit(findings + errors > 0 ? 1 : 0);
+        });
     });
 
   cli
@@ -170,6 +177,29 @@ async function check(path: string, output: Output): Promise<boolean> {
   return errors === 0;
 }
 
+/** Does one of several things: what is wrong with it is said, and the others still get their turn. */
+async function guarded(output: Output, setExit: (code: number) => void, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    setExit(report(error, output));
+  }
+}
+
+/** Says what is wrong with the input. @returns the exit code @throws what no input should bring about */
+function report(error: unknown, output: Output): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (error instanceof ScenarioError) {
+    for (const d of error.diagnostics) output.error(formatDiagnostic(error.uri, d));
+    return 2;
+  }
+  if (error instanceof CliError || error instanceof TargetError || error instanceof WordError) {
+    output.error(`mmuscope: ${error.message}`);
+    return error instanceof CliError ? error.exitCode : 2;
+  }
+  throw error;
+}
+
 /** Runs the command line. @returns the exit code */
 export async function main(argv: readonly string[], output: Output): Promise<number> {
   let code = 0;
@@ -177,15 +207,6 @@ export async function main(argv: readonly string[], output: Output): Promise<num
     await commandLine(output, (c) => (code = Math.max(code, c))).parseAsync([...argv], { from: 'user' });
     return code;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof ScenarioError) {
-      for (const d of error.diagnostics) output.error(formatDiagnostic(error.uri, d));
-      return 2;
-    }
-    if (error instanceof CliError || error instanceof TargetError || error instanceof WordError) {
-      output.error(`mmuscope: ${error.message}`);
-      return error instanceof CliError ? error.exitCode : 2;
-    }
-    throw error;
+    return report(error, output);
   }
 }

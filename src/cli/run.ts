@@ -63,7 +63,7 @@ export function runScenario(program: ScenarioProgram, options: RunOptions, outpu
     sptes: spte.layout,
   });
   const kinds = options.events && options.events.length > 0 ? new Set(options.events) : null;
-  const printer = options.json ? new JsonPrinter(output) : new TextPrinter(output, program, lexicon);
+  const printer = options.json ? new JsonPrinter(output, program, lexicon) : new TextPrinter(output, program, lexicon);
   let events = 0;
   const observer: Observer = {
     enter: () => {},
@@ -105,7 +105,13 @@ interface Printer {
 
 /** One JSON object per line; 64-bit values are hexadecimal strings. */
 class JsonPrinter implements Printer {
-  constructor(private readonly output: Output) {}
+  constructor(
+    private readonly output: Output,
+    { uri }: ScenarioProgram,
+    { options: { kernel, vendor, paging } }: Lexicon,
+  ) {
+    this.put({ type: 'scenario', file: uri, kernel, vendor, paging });
+  }
 
   private put(value: object): void {
     this.output.write(JSON.stringify(value));
