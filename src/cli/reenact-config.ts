@@ -21,7 +21,7 @@ export function emulatorOf(run: ProbeRun): Emulator {
     : { quirks: 'bochs', lacks: [], title: "Bochs' emulated Intel processor" };
 }
 
-/** The processor models of the Intel runs and what matters of them beyond CPUID of the guest. */
+/** The processor models of the Intel runs and what matters of them beyond CPUID of the guest; runs that name none are Skylake-X's. */
 const INTEL_MODELS: readonly { id: RegExp; l1tf: boolean }[] = [
   { id: /\bicl\b|icelake|ice-lake/i, l1tf: false },
   { id: /sapphire|host5/i, l1tf: false },
@@ -57,7 +57,7 @@ export function machineLines(run: ProbeRun, source: string): string[] {
   if (intel) {
     const ad = tdp && on(p['kvm_intel.eptad']);
     // kvm_intel turns page-modification logging on where EPT has A/D flags; all of Bochs' models here have it
-    switches.push(['ept_ad', on(p['kvm_intel.eptad'])], ['pml', ad], ['l1tf', model?.l1tf ?? false]);
+    switches.push(['ept_ad', on(p['kvm_intel.eptad'])], ['pml', ad], ['l1tf', model?.l1tf ?? true]);
   }
   const lines = [
     `kernel ${release}`,

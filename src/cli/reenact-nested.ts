@@ -127,7 +127,8 @@ function vmcsFields(r: ProbeRun, pointer: bigint): [bigint, bigint][] {
   const cr4 = 0x2020n;
   add(0x4000, 0x16n);
   add(0x4002, 0x940061f2n);
-  add(0x401e, pointer ? 2n : 0n);
+  // The probe leaves out what KVM does not offer: EPT, where KVM runs without it.
+  add(0x401e, pointer && /^(y|1)/i.test(r.params['kvm_intel.ept'] ?? 'y') ? 2n : 0n);
   add(0x400c, 0x36ffbn);
   add(0x4012, 0x13fbn);
   add(0x2004, PERM_GPA);
