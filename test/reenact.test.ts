@@ -307,14 +307,16 @@ describe('reenact: the comparison', () => {
 });
 
 describe('reenact: the scenario', () => {
-  it('is valid for every run', () => {
+  it('is valid for every run', function () {
+    this.timeout(30_000);
     for (const name of runs) {
       const { text } = generateScenario(load(name).run, `${name}.state.json`);
       assert.deepEqual(parseScenario(text).diagnostics, [], name);
     }
   });
 
-  it('takes nothing from the results but expectations', () => {
+  it('takes nothing from the results but expectations', function () {
+    this.timeout(30_000);
     for (const name of runs) {
       const { run } = load(name);
       const inputs = (r: ProbeRun): string[] =>

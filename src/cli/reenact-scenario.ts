@@ -331,8 +331,9 @@ class Replay {
   readonly knownFrames = new Map<string, bigint>();
   entryBytes: 4 | 8;
   lastTable: bigint;
-  /** address and value of the L2 operation that exited to L1 last */
+  /** the operation after which the probe looked at what L1 saw, whose address and value it gives L1 for the next entry */
   exited: GuestStep | null = null;
+  private last: GuestStep | null = null;
 
   constructor(run: ProbeRun) {
     this.entryBytes = run.initial.pt.entryBytes;
@@ -358,7 +359,8 @@ class Replay {
 
   advance(step: ProbeStep): void {
     if (step.kind === 'snapshot') this.entryBytes = step.state.pt.entryBytes;
-    if (step.kind === 'guest' && step.outcome.end === 'l1') this.exited = step;
+    if (step.kind === 'guest') this.last = step;
+    if (step.kind === 'vmexit-seen-by-l1') this.exited = this.last;
   }
 }
 
