@@ -40,6 +40,8 @@ export function combine(first: GuestEvent, second: GuestEvent): GuestEvent | nul
 export interface DeliveryOptions {
   /** Real mode: push FLAGS, CS and IP before the vector is read (Intel's pseudocode and Bochs; AMD's and QEMU read it first). */
   pushBeforeVector: boolean;
+  /** 32-bit and 16-bit TSS: SS is read before the stack pointer (quirk bochs-tss-ss-first). */
+  ssBeforeEsp: boolean;
 }
 
 /**
@@ -48,7 +50,7 @@ export interface DeliveryOptions {
  */
 export function deliver(s: CpuState, bus: Bus, e: GuestEvent, options: DeliveryOptions): boolean {
   if (s.mode === 'real') return deliverReal(s, bus, e, options);
-  return s.longModeActive ? deliverLong(s, bus, e) : deliverProtected(s, bus, e);
+  return s.longModeActive ? deliverLong(s, bus, e) : deliverProtected(s, bus, e, options);
 }
 
 const isSoftware = (e: GuestEvent): boolean => e.type === EVENT_TYPE.SWINT || e.type === EVENT_TYPE.SWEXC;
@@ -207,7 +209,7 @@ function deliverLong(s: CpuState, bus: Bus, e: GuestEvent): boolean {
   return true;
 }
 
-function deliverProtected(s: CpuState, bus: Bus, e: GuestEvent): boolean {
+function deliverProtected(s: CpuState, bus: Bus, e: GuestEvent, options: DeliveryOptions): boolean {
   const gate = readGate(s, bus, e, 8);
   if (!gate) return false;
   if (gate.type === 5)
@@ -222,7 +224,7 @@ function deliverProtected(s: CpuState, bus: Bus, e: GuestEvent): boolean {
   let spSize: 2 | 4 = s.ss.db ? 4 : 2;
   const frame: bigint[] = [];
   if (toInner) {
-    const inner = innerStack(s, bus, e, handler.cpl);
+    const inner = innerStack(s, bus, e, handler.cpl, options);
     if (!inner) return false;
     if (s.vm86) for (const name of ['gs', 'fs', 'ds', 'es'] as const) frame.push(BigInt(s[name].selector));
     frame.push(BigInt(s.ss.selector), s.gpr[GPR.RSP] & mask);
@@ -257,17 +259,25 @@ function deliverProtected(s: CpuState, bus: Bus, e: GuestEvent): boolean {
 }
 
 /** Stack of privilege level `cpl` from a 32- or 16-bit TSS, its descriptor checked. */
-function innerStack(s: CpuState, bus: Bus, e: GuestEvent, cpl: number): { ss: Segment; esp: bigint } | null {
+function innerStack(
+  s: CpuState,
+  bus: Bus,
+  e: GuestEvent,
+  cpl: number,
+  { ssBeforeEsp }: DeliveryOptions,
+): { ss: Segment; esp: bigint } | null {
   const fail = (vector: number, error: number): null => (bus.exception(vector, error), null);
   const wide = (s.tr.type & 8) !== 0;
   const at = wide ? 4 + 8 * cpl : 2 + 4 * cpl;
   const size = wide ? 4 : 2;
   if (at + (wide ? 5 : 3) > s.tr.limit) return fail(VECTOR.TS, selectorError(e, s.tr.selector));
   const base = s.tr.base + BigInt(at);
-  if (!bus.systemRead(tableAddress(s, base), size)) return null;
-  const esp = bus.value;
+  let esp = 0n;
+  const readEsp = (): boolean => bus.systemRead(tableAddress(s, base), size) && ((esp = bus.value), true);
+  if (!ssBeforeEsp && !readEsp()) return null;
   if (!bus.systemRead(tableAddress(s, base + BigInt(size)), 2)) return null;
   const selector = Number(bus.value);
+  if (ssBeforeEsp && !readEsp()) return null;
   if ((selector & 0xfffc) === 0) return fail(VECTOR.TS, selectorError(e, selector));
   const d = readDescriptor(s, bus, selector, VECTOR.TS);
   if (!d) return null;

@@ -17,6 +17,9 @@ export const QUIRKS = {
   'tcg-no-amd-bit8': 'QEMU TCG: bit 8 of a PML4E or PML5E is not reserved on an AMD processor.',
   'bochs-ept-ad-without-ad':
     'Bochs: setting an accessed or dirty flag in a guest entry is not checked against EPT write permission when EPT A/D flags are off.',
+  'bochs-tss-ss-first': 'Bochs: a change of stack through a 32-bit or 16-bit TSS reads SS before the stack pointer.',
+  'bochs-mov-cr0-pdptes':
+    'Bochs: each MOV to CR0 under PAE paging loads the PDPTEs again, not only one that changes PG, CD or NW.',
 } as const;
 
 /** Name of a quirk: a key of {@link QUIRKS}. */

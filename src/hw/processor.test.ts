@@ -270,7 +270,7 @@ describe('processor: exceptions', () => {
     assert.equal(w.mem.read16(0x6ffa), 0x1000);
     assert.equal(w.accesses[1], 'rs 18');
     const v = realWorld();
-    v.cpu.delivery = { pushBeforeVector: true };
+    v.cpu.delivery = { pushBeforeVector: true, ssBeforeEsp: false };
     v.mem.write32(6 * 4, 0x0300_0010);
     v.mem.write8(0x3010, 0xf4);
     v.code(0x0f, 0x0b);

@@ -45,7 +45,9 @@ export class Processor implements Bus {
   inject: GuestEvent | null = null;
   /** A pseudo-instruction that raised an exception is over once that was delivered: the run ends with `done`. */
   stopOnDelivery = false;
-  delivery: DeliveryOptions = { pushBeforeVector: false };
+  delivery: DeliveryOptions = { pushBeforeVector: false, ssBeforeEsp: false };
+  /** Each MOV to CR0 loads the PDPTEs (quirk bochs-mov-cr0-pdptes). */
+  loadsPdptesAlways = false;
   /** Values of RDTSC and CPUID, data of the machine. */
   tsc = 0n;
   cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number] = () => [0, 0, 0, 0];
@@ -60,6 +62,8 @@ export class Processor implements Bus {
   private exited = false;
   private pending: GuestEvent | null = null;
   private pendingAddress: bigint | null = null;
+  /** an event is being delivered: the flags that an exit saves are those of its frame */
+  private delivering = false;
   private current: Insn | null = null;
   /** Host addresses of the two parts of the last prepared access, and how many bytes the first has. */
   private hpa0 = 0;
@@ -138,7 +142,10 @@ export class Processor implements Bus {
         this.finish(e);
         return true;
       }
-      if (deliver(this.state, this, e, this.delivery)) {
+      this.delivering = true;
+      const delivered = deliver(this.state, this, e, this.delivery);
+      this.delivering = false;
+      if (delivered) {
         this.exit.delivered = e;
         return false;
       }
@@ -171,8 +178,8 @@ export class Processor implements Bus {
   }
 
   private exceptionExit(e: GuestEvent, interrupted: GuestEvent | null): true {
-    this.saveRf(e);
     this.stop('exception');
+    this.saveRf(e);
     this.exit.exception = e;
     this.exit.gva = e.vector === VECTOR.PF ? this.pendingAddress : null;
     this.exit.idtVectoring = interrupted;
@@ -198,6 +205,8 @@ export class Processor implements Bus {
 
   private stop(kind: VmExitKind): false {
     this.exited = true;
+    // Set again by what is a fault; an instruction that exits by itself leaves no RF behind (SDM vol. 3C 27.3.3).
+    if (this.intercepts.savesRf && !this.delivering) this.state.rflags &= ~RFLAGS.RF;
     this.exit.kind = kind;
     this.exit.insn = this.current;
     return false;
@@ -227,6 +236,7 @@ export class Processor implements Bus {
                   ? 'pml_full'
                   : 'spp',
         );
+        if (this.intercepts.savesRf && !this.delivering) this.state.rflags |= RFLAGS.RF;
         this.exit.gpa = (r[A.R_FAULT_GPA_HI] >>> 0) * 0x1_0000_0000 + (r[A.R_FAULT_GPA_LO] >>> 0);
         this.exit.codeLo = r[A.R_QUAL_LO] >>> 0;
         this.exit.codeHi = r[A.R_QUAL_HI] >>> 0;
@@ -444,7 +454,8 @@ export class Processor implements Bus {
     s.cr0 = value;
     if (pagingChanged && (s.efer & EFER.LME) !== 0n) s.efer = value & CR0.PG ? s.efer | EFER.LMA : s.efer & ~EFER.LMA;
     const pae = s.paging && (s.cr4 & CR4.PAE) !== 0n && !s.longModeActive;
-    if (pae && ((old ^ value) & (CR0.PG | CR0.CD | CR0.NW)) !== 0n && !this.reloadPdptes()) {
+    const reloads = this.loadsPdptesAlways || ((old ^ value) & (CR0.PG | CR0.CD | CR0.NW)) !== 0n;
+    if (pae && reloads && !this.reloadPdptes()) {
       s.cr0 = old;
       s.efer = oldEfer;
       this.mmu.loadRegisters(s);
@@ -608,11 +619,13 @@ export class Processor implements Bus {
     const s = this.state;
     const read = insn.op === 'vmread';
     const o = read ? insn.src : insn.dst;
-    if (s.cpl !== 0 || o?.kind !== 'reg') return null;
-    const field = readGpr(s, o.reg, o.size);
+    if (s.cpl !== 0 || (o?.kind !== 'reg' && o?.kind !== 'imm')) return null;
+    const field = o.kind === 'reg' ? readGpr(s, o.reg, o.size) : o.value;
     if (field >> 15n || !(read ? vmcs.readable(Number(field)) : vmcs.writable(Number(field)))) return null;
     if (read) {
-      if (!writeOperand(s, this, insn, insn.dst!, vmcs.read(Number(field)))) return false;
+      const value = vmcs.read(Number(field));
+      if (!insn.dst) s.loaded = value;
+      else if (!writeOperand(s, this, insn, insn.dst, value)) return false;
     } else {
       if (!readOperand(s, this, insn, insn.src!)) return false;
       vmcs.write(Number(field), this.value);

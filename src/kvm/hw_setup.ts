@@ -180,7 +180,8 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
   vcpu.processor.intercepts = c;
   svm_set_cr0(m, vcpu);
   const p = vcpu.processor;
-  p.delivery = { ...p.delivery, pushBeforeVector: m.config.quirks.includes('bochs-push-before-vector') };
+  p.delivery = { pushBeforeVector: intel, ssBeforeEsp: m.cpu.quirks.has('bochs-tss-ss-first') };
+  p.loadsPdptesAlways = m.cpu.quirks.has('bochs-mov-cr0-pdptes');
   const root = vcpu.mmu.root.hpa;
   if (m.tdpEnabled && root !== INVALID_PAGE) {
     const level = role_get(vcpu.mmu.root_role, m.roles.level);
