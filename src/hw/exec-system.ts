@@ -128,6 +128,7 @@ export function executeSystem(i: Insn, s: CpuState, bus: Bus): boolean {
     case 'skinit':
       if ((s.cr0 & CR0.PE) === 0n || (s.efer & EFER.SVME) === 0n) return bus.exception(VECTOR.UD, null);
       if (!privileged(s, bus)) return false;
+      registerOperands(i, s);
       return bus.special(i, readGpr(s, GPR.RAX, i.addrSize)) && advance(i, s);
     case 'vmread':
     case 'vmwrite':
@@ -151,6 +152,14 @@ export function executeSystem(i: Insn, s: CpuState, bus: Bus): boolean {
     default:
       throw new Error(`${i.op} has no semantics`);
   }
+}
+
+/** A pseudo-instruction's operands go where the instruction has them: RAX, and ECX for an ASID. */
+function registerOperands(i: Insn, s: CpuState): void {
+  const address = immediate(i.src);
+  const asid = immediate(i.dst);
+  if (address !== null) writeGpr(s, GPR.RAX, 8, address);
+  if (asid !== null) writeGpr(s, GPR.RCX, 4, asid);
 }
 
 function privileged(s: CpuState, bus: Bus): boolean {

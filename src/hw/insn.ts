@@ -117,6 +117,22 @@ export const insnOut = (port: number, value: bigint, size: 1 | 2 | 4 = 1): Insn 
 export const insnIn = (port: number, size: 1 | 2 | 4 = 1): Insn => pseudo('in', size, null, imm(BigInt(port), 2));
 /** WRPKRU of a value. */
 export const insnWrpkru = (value: number): Insn => pseudo('wrpkru', 4, null, imm(BigInt(value), 4));
+/** VMXON, VMCLEAR, VMPTRLD of a physical address: the operand is given, not read from memory. */
+export const insnVmptr = (op: 'vmxon' | 'vmclear' | 'vmptrld', address: bigint): Insn =>
+  pseudo(op, 8, null, imm(address, 8));
+/** VMREAD of a field by its encoding; the value goes to {@link CpuState.loaded}. */
+export const insnVmread = (field: number): Insn => pseudo('vmread', 8, null, imm(BigInt(field), 8));
+/** VMWRITE of a value to a field by its encoding. */
+export const insnVmwrite = (field: number, value: bigint): Insn =>
+  pseudo('vmwrite', 8, imm(BigInt(field), 8), imm(value, 8));
+/** INVEPT and INVVPID: the 128-bit descriptor is given, not read from memory. */
+export const insnInvDescriptor = (op: 'invept' | 'invvpid', type: number, descriptor: bigint): Insn =>
+  pseudo(op, 16, imm(BigInt(type), 8), imm(descriptor, 16));
+/** VMRUN, VMLOAD, VMSAVE of the VMCB at a physical address, which is put into RAX first. */
+export const insnVmcb = (op: 'vmrun' | 'vmload' | 'vmsave', address: bigint): Insn =>
+  pseudo(op, 8, null, imm(address, 8));
+/** INVLPGA of a linear address and an ASID, which are put into RAX and ECX first. */
+export const insnInvlpga = (gva: bigint, asid: number): Insn => pseudo('invlpga', 8, imm(BigInt(asid), 4), imm(gva, 8));
 /** An instruction without operands, by name (`clac`, `stac`, `vmmcall`, `vmcall`, `ud2` …). */
 export const insnPlain = (op: Op): Insn => pseudo(op, 8, null, null);
 

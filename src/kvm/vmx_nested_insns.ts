@@ -146,9 +146,14 @@ function kvm_read_guest_virt(vcpu: KvmVcpu, gva: bigint, bytes: number): bigint 
   return value;
 }
 
+/** The memory operand of an instruction, which a pseudo-instruction has with it. */
+function memoryOperand(vcpu: KvmVcpu, exit: VmExit, bytes: 8 | 16): bigint | null {
+  const src = exit.insn?.src;
+  return src?.kind === 'imm' ? src.value : kvm_read_guest_virt(vcpu, exit.address ?? 0n, bytes);
+}
+
 /** nested_vmx_get_vmptr(): the 64-bit operand. */
-const nested_vmx_get_vmptr = (vcpu: KvmVcpu, exit: VmExit): bigint | null =>
-  kvm_read_guest_virt(vcpu, exit.address ?? 0n, 8);
+const nested_vmx_get_vmptr = (vcpu: KvmVcpu, exit: VmExit): bigint | null => memoryOperand(vcpu, exit, 8);
 
 /** page_address_valid() */
 const page_address_valid = (vcpu: KvmVcpu, gpa: bigint): boolean =>
@@ -239,6 +244,10 @@ function handle_vmptrld(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): void {
 }
 
 function handle_vmptrst(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): void {
+  if (exit.insn && !exit.insn.dst) {
+    vcpu.regs.loaded = n.current_vmptr === INVALID_VMPTR ? 0xffffffffffffffffn : BigInt(n.current_vmptr);
+    return nested_vmx_succeed(vcpu, exit);
+  }
   const gpa = gva_to_gpa(vcpu, exit.address ?? 0n, PFERR_WRITE);
   if (gpa < 0) {
     kvm_inject_emulated_page_fault(vcpu, lastWalk());
@@ -253,6 +262,7 @@ function handle_vmptrst(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): void {
 
 const fieldOf = (vcpu: KvmVcpu, insn: Insn): number => {
   const o = insn.op === 'vmread' ? insn.src : insn.dst;
+  if (o?.kind === 'imm') return Number(o.value);
   return o?.kind === 'reg' ? Number(readGpr(vcpu.regs, o.reg, o.size) & 0xffffffffn) : -1;
 };
 
@@ -261,7 +271,8 @@ function handle_vmread(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): v
   const field = fieldOf(vcpu, insn);
   if (!n.vmcs12.has(field)) return nested_vmx_fail(vcpu, n, exit, VMXERR.UNSUPPORTED_VMCS_COMPONENT);
   const value = n.vmcs12.read(field);
-  if (insn.dst?.kind === 'reg') writeGpr(vcpu.regs, insn.dst.reg, insn.dst.size, value);
+  if (!insn.dst) vcpu.regs.loaded = value;
+  else if (insn.dst.kind === 'reg') writeGpr(vcpu.regs, insn.dst.reg, insn.dst.size, value);
   else {
     const gpa = gva_to_gpa(vcpu, exit.address ?? 0n, PFERR_WRITE);
     if (gpa < 0) {
@@ -276,7 +287,8 @@ function handle_vmread(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): v
 function handle_vmwrite(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): void {
   if (n.current_vmptr === INVALID_VMPTR) return nested_vmx_failInvalid(vcpu, exit);
   let value: bigint | null;
-  if (insn.src?.kind === 'reg') value = readGpr(vcpu.regs, insn.src.reg, insn.src.size);
+  if (insn.src?.kind === 'imm') ({ value } = insn.src);
+  else if (insn.src?.kind === 'reg') value = readGpr(vcpu.regs, insn.src.reg, insn.src.size);
   else value = kvm_read_guest_virt(vcpu, exit.address ?? 0n, insn.opSize);
   if (value === null) return;
   const field = fieldOf(vcpu, insn);
@@ -353,10 +365,18 @@ function nested_vmx_check_host_state(vcpu: KvmVcpu, n: VmxNested): string | null
 
 // ---- INVEPT, INVVPID ----
 
+/** The register operand of INVEPT and INVVPID. */
+function invalidationType(vcpu: KvmVcpu, insn: Insn): bigint {
+  if (insn.dst?.kind === 'imm') return insn.dst.value;
+  return insn.dst?.kind === 'reg' ? readGpr(vcpu.regs, insn.dst.reg, insn.dst.size) : 0n;
+}
+
+/** handle_invept(). Without EPT KVM offers L1 none, nor the instruction. */
 function handle_invept(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): void {
-  const type = insn.dst?.kind === 'reg' ? readGpr(vcpu.regs, insn.dst.reg, insn.dst.size) : 0n;
+  if (!vcpu.kvm.machine.tdpEnabled) return vcpu.kvm.machine.queueException(vcpu, 6, null, null);
+  const type = invalidationType(vcpu, insn);
   if (type !== 1n && type !== 2n) return nested_vmx_fail(vcpu, n, exit, VMXERR.INVALID_OPERAND_TO_INVEPT_INVVPID);
-  const operand = kvm_read_guest_virt(vcpu, exit.address ?? 0n, 16);
+  const operand = memoryOperand(vcpu, exit, 16);
   if (operand === null) return;
   const eptp = operand & 0xffffffffffffffffn;
   const mmu = vcpu.guest_mmu;
@@ -371,9 +391,9 @@ function handle_invept(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): v
 
 /** handle_invvpid(): KVM gives L2 its own VPID, so L1's are flushed by flushing that. */
 function handle_invvpid(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): void {
-  const type = insn.dst?.kind === 'reg' ? readGpr(vcpu.regs, insn.dst.reg, insn.dst.size) : 0n;
+  const type = invalidationType(vcpu, insn);
   if (type > 3n) return nested_vmx_fail(vcpu, n, exit, VMXERR.INVALID_OPERAND_TO_INVEPT_INVVPID);
-  const operand = kvm_read_guest_virt(vcpu, exit.address ?? 0n, 16);
+  const operand = memoryOperand(vcpu, exit, 16);
   if (operand === null) return;
   const vpid = operand & 0xffffffffffffffffn;
   if (vpid >> 16n || (type !== 2n && vpid === 0n))

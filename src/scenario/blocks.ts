@@ -1,7 +1,9 @@
 /** Which block a line is in, found on lines alone, so that it is right while the rest of the text is not. */
 
 /** The block around a line. */
-export type Block = 'scenario' | 'machine' | 'registers' | 'repeat';
+export type Block = 'scenario' | 'machine' | 'registers' | 'repeat' | 'vmcb' | 'vmwrite';
+
+const BLOCKS: readonly Block[] = ['machine', 'repeat', 'vmcb', 'vmwrite'];
 
 /** A line without texts and comments, as long as before up to the comment. */
 export const codeOf = (line: string): string =>
@@ -25,6 +27,7 @@ export function openBlock(text: string): { block: Block; opener: string } {
   }
   const opener = stack.at(-1);
   if (opener === undefined) return { block: 'scenario', opener: '' };
-  const block = /^machine\b/.test(opener) ? 'machine' : /^repeat\b/.test(opener) ? 'repeat' : 'registers';
+  const word = /^(?:vcpu\b[^:]*:\s*)?(\w*)/.exec(opener)?.[1] ?? '';
+  const block = BLOCKS.find((b) => b === word) ?? 'registers';
   return { block, opener };
 }

@@ -3,6 +3,7 @@
  * Memslots are tried on a machine of their own, so that the sentence is the one that the run would give.
  */
 import { CR0, CR4, EFER } from '../hw/regs';
+import { VMX_OPS } from '../hw/vmcs';
 import { Machine, type MachineConfig } from '../kvm/machine';
 import { cpuRoleLayout, pageRoleLayout } from '../words/roles';
 import { isCanonical, gva as toGva } from '../words/address';
@@ -11,6 +12,7 @@ import { attempt, Interpreter } from './interpreter';
 import {
   ScenarioProgram,
   type Diagnostic,
+  type GuestInsn,
   type Op,
   type RegisterWrite,
   type Severity,
@@ -57,6 +59,9 @@ export function checkAgainstKvm(
   return check.findings;
 }
 
+const SVM_OPS: ReadonlySet<string> = new Set(['vmrun', 'vmload', 'vmsave', 'stgi', 'clgi', 'invlpga']);
+const VMX_INSNS: ReadonlySet<string> = new Set(VMX_OPS);
+
 class Check {
   readonly findings: Diagnostic[] = [];
   private readonly statements: readonly Statement[];
@@ -86,6 +91,7 @@ class Check {
       case 'memslot-flags':
       case 'memslot-delete':
         return this.userSpace(s);
+      case 'vmcb':
       case 'write':
         if (op.gpa !== null && this.dry.machine.slotAt(op.as_id, Math.floor(op.gpa / 4096)) === null) {
           this.report(
@@ -228,6 +234,7 @@ class Check {
 
   private insn(s: Statement, op: Extract<Op, { kind: 'insn' }>): void {
     const { insn } = op;
+    this.virtualization(s, insn.op);
     const k = this.known.get(s.vcpu) ?? null;
     if (insn.op === 'rsm') {
       this.known.set(s.vcpu, null);
@@ -244,6 +251,27 @@ class Check {
     if (insn.op !== 'load' && insn.op !== 'store' && insn.op !== 'rmw' && insn.op !== 'fetch') return;
     if (this.expected(s, 'exception')) return;
     this.linear(s, k, insn.address, 'the access');
+  }
+
+  /** Instructions of VMX and SVM are #UD where the guest has no such thing. */
+  private virtualization(s: Statement, op: GuestInsn['op']): void {
+    const svm = SVM_OPS.has(op);
+    if ((!svm && !VMX_INSNS.has(op)) || this.expected(s, 'exception')) return;
+    const [vendor, feature] = svm ? (['amd', 'svm'] as const) : (['intel', 'vmx'] as const);
+    if (this.config.vendor !== vendor)
+      this.report(
+        'warning',
+        'feature',
+        s,
+        `${op} is an instruction of ${svm ? 'AMD' : 'Intel'} processors and raises #UD here: the machine has vendor ${this.config.vendor}`,
+      );
+    else if (!this.config.features.includes(feature))
+      this.report(
+        'warning',
+        'feature',
+        s,
+        `${op} raises #UD: the guest lacks the feature ${feature}; add it to features in the machine block`,
+      );
   }
 
   private linear(s: Statement, k: Known, address: bigint, what: string): void {

@@ -14,6 +14,7 @@ import type {
 import { RULES, type RuleId } from '../hw/rules';
 import { AUDIT_RULES } from '../kvm/audit';
 import type { KvmEventKind } from '../kvm/events';
+import { vmcbClaim, vmcsClaim } from './compile-control';
 import type { Findings } from './findings';
 import type { Claim, FieldTest } from './program';
 import { REFERENCE } from './reference';
@@ -138,6 +139,10 @@ export function compileClaim(
       const value = f.value(node.value, { what: node.width, max: (1n << BigInt(8 * size)) - 1n });
       return as_id === null || gpa === null || value === null ? null : { kind: 'memory', as_id, size, gpa, value };
     }
+    case 'ExpectVmcb':
+      return vmcbClaim(node, f);
+    case 'ExpectVmcs':
+      return vmcsClaim(node, f);
     case 'ExpectDirty': {
       const gfns = node.gfns.map((g) => f.number(g, { what: 'gfn' }));
       return gfns.every((g) => g !== null) ? { kind: 'dirty', gfns: [...gfns].sort((a, b) => a - b) } : null;

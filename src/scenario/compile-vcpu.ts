@@ -1,7 +1,8 @@
 /** Statements about vCPUs: register blocks, guest page tables, instructions and machine code. */
+import { virtualizationInsn } from './compile-control';
 import type { Findings } from './findings';
 import type { Insn, MapPages, RegisterAssignment, RegisterSetting, Run, Value } from './generated/ast';
-import type { GuestInsn, Op, RegisterWrite } from './program';
+import type { GuestInsn, Op, PlainOp, RegisterWrite } from './program';
 import { remedy } from '../words/suggest';
 import { INVPCID_TYPES, MSR_NAMES, PTE_FLAGS, REGISTER_FLAGS, REGISTERS, type Flag } from './tables';
 
@@ -179,7 +180,9 @@ export function guestInsn(node: Insn, f: Findings): GuestInsn | null {
     }
     case undefined:
       return null;
-    default:
-      return { op };
+    default: {
+      const insn = virtualizationInsn(node, f);
+      return insn === undefined ? { op: op as PlainOp } : insn;
+    }
   }
 }

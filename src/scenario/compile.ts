@@ -18,6 +18,7 @@ import {
 import { guestInsn, mapOp, MAX_MAP, registerWrites, runOp } from './compile-vcpu';
 import { Findings, placeOf } from './findings';
 import type { Frames, Repeat, Scenario, Statement as StatementNode, VcpuAction } from './generated/ast';
+import { vmcbOp } from './compile-control';
 import { defaultConfig, machineConfig } from './machine-config';
 import { ScenarioProgram, type Diagnostic, type Op, type Statement } from './program';
 import { entryFor } from './reference';
@@ -194,6 +195,8 @@ class Compiler {
         return memslotOp(node, f);
       case 'Write':
         return writeOp(node, f);
+      case 'Vmcb':
+        return vmcbOp(node, f);
       case 'Invalidate':
         return invalidateOp(node, f);
       case 'DirtyLog':

@@ -7,6 +7,7 @@ import { sppt_entry, sppt_root_of } from '../kvm/mmu/spp';
 import { sppteLayout } from '../words/entries';
 import { decodeWord } from '../words/word';
 import type { IoctlResult, Machine, RunResult, UserExit } from '../kvm/machine';
+import { controlVerdict } from './expect-control';
 import { readSpte, readState, readTlb, type SpteReading } from './inspect';
 import { showNumber } from './numbers';
 import type { Claim, FieldTest } from './program';
@@ -201,6 +202,9 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
       const ok = found.length === claim.access.length && found.every((a, i) => a === claim.access[i]);
       return { ok, actual: `subpages ${found.map(showNumber).join(' ')}` };
     }
+    case 'vmcb':
+    case 'vmcs':
+      return controlVerdict(claim, machine, vcpu);
     case 'sppte':
       return sppte(claim, machine, vcpu);
     case 'audit':

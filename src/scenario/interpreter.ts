@@ -5,6 +5,8 @@
 import {
   insnFetch,
   insnIn,
+  insnInvDescriptor,
+  insnInvlpga,
   insnInvlpg,
   insnInvpcid,
   insnLoad,
@@ -14,6 +16,10 @@ import {
   insnRdmsr,
   insnRmw,
   insnStore,
+  insnVmcb,
+  insnVmptr,
+  insnVmread,
+  insnVmwrite,
   insnWrmsr,
   insnWrpkru,
   type Insn,
@@ -277,6 +283,13 @@ export class Interpreter {
               error: `no memslot of address space ${op.as_id} holds all of gpa 0x${gpa.toString(16)}, ${op.bytes.length} bytes: user space has no memory there`,
             };
       }
+      case 'vmcb':
+        for (const { at, bytes } of op.writes)
+          if (!machine.hostWrite(op.as_id, op.gpa + at, bytes))
+            return {
+              error: `no memslot of address space ${op.as_id} holds gpa 0x${(op.gpa + at).toString(16)}: user space has no memory there`,
+            };
+        return {};
       case 'setregs':
       case 'map':
       case 'unmap':
@@ -319,7 +332,7 @@ export class Interpreter {
         return {};
       }
       case 'insn':
-        return { run: this.runInsn(vcpu, toInsn(op.insn), op.modifiers) };
+        return { run: this.runInsns(vcpu, op.insn, op.modifiers) };
       case 'run':
         return this.runCode(vcpu, op, slice);
     }
@@ -344,6 +357,20 @@ export class Interpreter {
     const total = done + instructions;
     if (instructions < left) return { going: { instructions: total, exits } };
     return { run: { ...run, exits, text: `the code ran for ${total} instructions without an exit to user space` } };
+  }
+
+  /** The instructions of a statement: one, or several VMWRITEs until one does not come to its end. */
+  private runInsns(vcpu: KvmVcpu, insn: GuestInsn, m: InsnModifiers): RunResult {
+    if (insn.op !== 'vmwrite') return this.runInsn(vcpu, toInsn(insn), m);
+    const exits: RunResult['exits'] = [];
+    let run: RunResult | null = null;
+    for (const { field, value } of insn.writes) {
+      run = this.runInsn(vcpu, insnVmwrite(field, value), m);
+      exits.push(...run.exits);
+      if (run.end !== 'done') break;
+    }
+    if (!run) throw new Error('a vmwrite without a field');
+    return { ...run, exits };
   }
 
   /** One instruction, with privilege, AC and RIP as its statement asks; they are put back unless the guest changed them meanwhile. */
@@ -478,8 +505,23 @@ function setCpl(vcpu: KvmVcpu, cpl: number): void {
   vcpu.regs.ss.dpl = cpl;
 }
 
-function toInsn(i: GuestInsn): Insn {
+function toInsn(i: Exclude<GuestInsn, { readonly op: 'vmwrite' }>): Insn {
   switch (i.op) {
+    case 'vmxon':
+    case 'vmclear':
+    case 'vmptrld':
+      return insnVmptr(i.op, i.address);
+    case 'vmrun':
+    case 'vmload':
+    case 'vmsave':
+      return insnVmcb(i.op, i.address);
+    case 'vmread':
+      return insnVmread(i.field);
+    case 'invept':
+    case 'invvpid':
+      return insnInvDescriptor(i.op, i.type, i.descriptor);
+    case 'invlpga':
+      return insnInvlpga(i.address, i.asid);
     case 'load':
       return insnLoad(i.address, i.size);
     case 'store':

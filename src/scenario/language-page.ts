@@ -1,6 +1,16 @@
 /** docs/language.md: the reference of the language, made of reference.ts and the tables. */
 import { KERNEL_ERAS } from '../words/kernels';
-import { CLAUSES, EXAMPLE_PRELUDE, GROUPS, REFERENCE, type ReferenceGroup } from './reference';
+import {
+  type ControlField,
+  INVEPT_TYPES,
+  INVVPID_TYPES,
+  SEGMENT_KINDS,
+  VMCB,
+  VMCB_SEGMENT_NAMES,
+  VMCS_FIELDS,
+  VMCS_SEGMENT_NAMES,
+} from './control-fields';
+import { CLAUSES, EXAMPLE_PRELUDE, GROUPS, NESTED_PRELUDES, REFERENCE, type ReferenceGroup } from './reference';
 import {
   ENDS,
   ERRNOS,
@@ -51,7 +61,8 @@ Brackets and braces are written as they stand.
 
 ## Lines, names and numbers
 
-- A statement ends with its line. Blocks in braces (\`machine\`, \`vcpu\`, \`setregs\`, \`repeat\`) may span lines.
+- A statement ends with its line. Blocks in braces (\`machine\`, \`vcpu\`, \`setregs\`, \`vmcb\`, \`vmwrite\`,
+  \`repeat\`) may span lines.
 - \`#\` begins a comment; only after \`expect\`, \`#PF\` and its kin are exceptions.
 - Numbers are hexadecimal (\`0x1000\`), decimal or binary (\`0b1010\`), with \`_\` between digits where it helps, and with the units \`K\`, \`M\`,
   \`G\`, \`T\` (powers of 1024): \`640K\`, \`0x8000_0000\`, \`2M\`.
@@ -60,6 +71,14 @@ Brackets and braces are written as they stand.
   \`errno\`; any statement for \`event\`. All others look at the state as it is.
 - Without \`vcpu N:\` a statement is about vCPU 0, an \`expect\` about the vCPU of the statement before it.
 - An ioctl that fails, or a KVM_RUN that cannot go on, ends the scenario unless an \`expect\` right after it names the outcome.`;
+
+const types = (list: readonly Flag[]): string => list.map((t) => `${code(t.name)} (${t.bit}): ${t.doc}`).join('; ');
+
+const fields = (list: readonly ControlField[]): string =>
+  table(
+    ['field', 'meaning', 'names'],
+    list.map((f) => [code(f.name), f.doc, flags(f.flags ?? [])]),
+  );
 
 /** The page as Markdown, unformatted. */
 export function languagePage(): string {
@@ -113,7 +132,20 @@ export function languagePage(): string {
     '### MSRs',
     MSR_NAMES.map((m) => `${code(m.name)} (0x${m.bit.toString(16)})`).join(', '),
     '### Types of `invpcid`',
-    INVPCID_TYPES.map((t) => `${code(t.name)} (${t.bit}): ${t.doc}`).join('; '),
+    types(INVPCID_TYPES),
+    '### Fields of a VMCB',
+    fields(VMCB),
+    '### Fields of a VMCS',
+    fields(VMCS_FIELDS),
+    '### Flat segments',
+    `For ${VMCB_SEGMENT_NAMES.map(code).join(' ')} of a VMCB and ${VMCS_SEGMENT_NAMES.map(code).join(' ')} of a VMCS.`,
+    table(
+      ['segment', 'meaning'],
+      SEGMENT_KINDS.map((k) => [code(k.name), k.doc]),
+    ),
+    '### Types of `invept` and `invvpid`',
+    types(INVEPT_TYPES),
+    types(INVVPID_TYPES),
     '### What an spte is',
     record(SPTE_KINDS, 'kind'),
     record(SPTE_FIELDS, 'field'),
@@ -131,6 +163,10 @@ export function languagePage(): string {
     record(CLAUSES, 'word'),
     '## What the examples above take as given',
     fence(EXAMPLE_PRELUDE),
+    'Those of a guest hypervisor, beside that, with `vendor intel` and `features vmx`:',
+    fence(NESTED_PRELUDES.vmx),
+    'or with `vendor amd` and `features svm, npt`:',
+    fence(NESTED_PRELUDES.svm),
   );
   return `${parts.join('\n\n')}\n`;
 }

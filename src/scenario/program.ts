@@ -59,9 +59,42 @@ export type GuestInsn =
   | { readonly op: 'wrpkru'; readonly value: number }
   | { readonly op: 'out'; readonly port: number; readonly value: bigint }
   | { readonly op: 'in'; readonly port: number }
+  | {
+      /** VMCS or VMCB by physical address */
+      readonly op: 'vmxon' | 'vmclear' | 'vmptrld' | 'vmrun' | 'vmload' | 'vmsave';
+      readonly address: bigint;
+    }
+  | { readonly op: 'vmread'; readonly field: number }
+  /** one VMWRITE for each, in this order */
+  | { readonly op: 'vmwrite'; readonly writes: readonly { readonly field: number; readonly value: bigint }[] }
+  /** the 128-bit descriptor: EPTP, or VPID and linear address */
+  | { readonly op: 'invept' | 'invvpid'; readonly type: number; readonly descriptor: bigint }
+  | { readonly op: 'invlpga'; readonly address: bigint; readonly asid: number }
   | { readonly op: PlainOp };
 
-export type PlainOp = 'hlt' | 'rsm' | 'nop' | 'clac' | 'stac' | 'ud2' | 'vmcall' | 'vmmcall';
+export type PlainOp =
+  | 'hlt'
+  | 'rsm'
+  | 'nop'
+  | 'clac'
+  | 'stac'
+  | 'ud2'
+  | 'vmcall'
+  | 'vmmcall'
+  | 'vmlaunch'
+  | 'vmresume'
+  | 'vmxoff'
+  | 'vmptrst'
+  | 'stgi'
+  | 'clgi';
+
+/** A field of a VMCB (`at`: byte offset) or a VMCS (`at`: encoding) and what it must hold. */
+export interface ControlValue {
+  readonly name: string;
+  readonly at: number;
+  readonly size: 1 | 2 | 4 | 8;
+  readonly value: bigint;
+}
 
 /** Bytes of a backing. */
 export interface HostAddress {
@@ -124,6 +157,10 @@ export type Claim =
       readonly gpa: number;
       readonly value: bigint;
     }
+  /** fields of a VMCB in guest memory */
+  | { readonly kind: 'vmcb'; readonly as_id: number; readonly gpa: number; readonly fields: readonly ControlValue[] }
+  /** fields of the current VMCS of L1 */
+  | { readonly kind: 'vmcs'; readonly fields: readonly ControlValue[] }
   /** maps that the last `subpages get` reported */
   | { readonly kind: 'subpages'; readonly access: readonly number[] }
   /** an entry of the sub-page permission table */
@@ -185,6 +222,13 @@ export type Op =
       readonly gpa: number | null;
       readonly host: HostAddress | null;
       readonly bytes: Uint8Array;
+    }
+  | {
+      readonly kind: 'vmcb';
+      readonly as_id: number;
+      readonly gpa: number;
+      /** at offsets in the page */
+      readonly writes: readonly { readonly at: number; readonly bytes: Uint8Array }[];
     }
   | { readonly kind: 'invalidate'; readonly host: HostAddress; readonly size: number }
   | {

@@ -3,7 +3,7 @@
  * errors and docs/language.md come from here; a test holds it against the grammar and parses every example.
  */
 
-export type ReferenceGroup = 'machine' | 'memory' | 'vcpu' | 'guest' | 'order' | 'expect';
+export type ReferenceGroup = 'machine' | 'memory' | 'vcpu' | 'guest' | 'nested' | 'order' | 'expect';
 
 export interface ReferenceEntry {
   /** the words that introduce it: `memslot add`, `expect mmio` */
@@ -19,6 +19,8 @@ export interface ReferenceEntry {
   readonly example: string;
   /** kernel of the prelude, where the example needs another one */
   readonly kernel?: string;
+  /** the example is of a guest hypervisor, which {@link NESTED_PRELUDES} sets up */
+  readonly nested?: 'vmx' | 'svm';
 }
 
 /** What the examples take as given. */
@@ -40,11 +42,44 @@ map 0x209000 -> uart W
 load 4 [0x1000]
 `;
 
+/** What examples of guest hypervisors take as given beside that: L1 has a guest ready that begins at 0x1000. */
+export const NESTED_PRELUDES: Readonly<Record<'vmx' | 'svm', string>> = {
+  vmx: `mov cr4, PAE|VMXE
+dword 0xd000 = 0x11e57ed0
+dword 0xe000 = 0x11e57ed0
+vmxon 0xd000
+vmclear 0xe000
+vmptrld 0xe000
+vmwrite {
+  pin_based_vm_exec_control DEFAULT1
+  cpu_based_vm_exec_control DEFAULT1|HLT_EXITING
+  vm_exit_controls DEFAULT1|HOST_ADDR_SPACE_SIZE
+  vm_entry_controls DEFAULT1|IA32E_MODE
+  guest_cs CODE64  guest_ss DATA  guest_ds DATA  guest_es DATA  guest_tr TSS
+  guest_cr0 PG|WP|NE|ET|PE  guest_cr3 0x10000  guest_cr4 PAE|VMXE  guest_rip 0x1000  guest_rflags FIXED
+  host_cr0 PG|WP|NE|ET|PE  host_cr3 0x10000  host_cr4 PAE|VMXE  host_rip 0x1100
+  host_cs_selector 8  host_ss_selector 0x10  host_ds_selector 0x10  host_es_selector 0x10  host_tr_selector 0x38
+}
+`,
+  svm: `wrmsr EFER, LME|LMA|NXE|SVME
+vmcb 0xa000 {
+  intercept HLT|SHUTDOWN|VMRUN  guest_asid 1
+  cs CODE64  ss DATA  ds DATA  es DATA
+  cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE|SVME
+  rip 0x1000  rflags FIXED
+}
+`,
+};
+
 /** An entry's example as a scenario that runs. */
-export const exampleText = (e: ReferenceEntry): string =>
-  e.words === 'machine'
-    ? e.example
-    : EXAMPLE_PRELUDE.replace('kernel v6.1', `kernel ${e.kernel ?? 'v6.1'}`) + e.example;
+export function exampleText(e: ReferenceEntry): string {
+  if (e.words === 'machine') return e.example;
+  const prelude = EXAMPLE_PRELUDE.replace('kernel v6.1', `kernel ${e.kernel ?? 'v6.1'}`);
+  if (!e.nested) return prelude + e.example;
+  const vendor =
+    e.nested === 'vmx' ? 'vendor intel\n  features nx, lm, vmx' : 'vendor amd\n  features nx, lm, svm, npt';
+  return prelude.replace('vendor intel', vendor) + NESTED_PRELUDES[e.nested] + e.example;
+}
 
 /** Titles of the groups, in the order of the reference. */
 export const GROUPS: Readonly<Record<ReferenceGroup, string>> = {
@@ -52,6 +87,7 @@ export const GROUPS: Readonly<Record<ReferenceGroup, string>> = {
   memory: 'Memory and memslots: what user space does',
   vcpu: 'vCPUs and guest page tables',
   guest: 'What the guest does',
+  nested: 'What a guest hypervisor does',
   order: 'Order and markers',
   expect: 'What must be true',
 };
@@ -414,6 +450,169 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     example: 'vmmcall',
   },
   {
+    words: 'vmcb',
+    rule: 'Vmcb',
+    group: 'nested',
+    syntax: 'vmcb (as AS)? GPA { FIELD VALUE … }',
+    doc: 'User space writes fields of a VMCB in guest memory, by the names of the APM; the table below has them. `cs CODE64` and the like fill all parts of a flat segment. What is not named stays as it is.',
+    example:
+      'vmcb 0xa000 {\n  intercept HLT|VMRUN  guest_asid 1\n  np_enable 1  n_cr3 0x20000\n  cs CODE64  ss DATA  ds DATA  es DATA\n  cr0 PG|WP|NE|ET|PE  cr3 0x10000  cr4 PAE  efer LME|LMA|NXE|SVME\n  rip 0x1000  rflags FIXED\n}',
+  },
+  {
+    words: 'vmrun',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmrun GPA',
+    doc: 'VMRUN by L1 of the VMCB at a guest-physical address, which goes into RAX first. When it has worked, the next instruction statements are those of L2, until a #VMEXIT that L1 gets.',
+    example: 'vmrun 0xa000\nexpect guest_mode 1\nhlt\nexpect guest_mode 0\nexpect vmcb 0xa000 exitcode HLT',
+    nested: 'svm',
+  },
+  {
+    words: 'vmload',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmload GPA',
+    doc: 'VMLOAD: FS, GS, TR, LDTR and the MSRs of SYSCALL and SYSENTER from a VMCB.',
+    example: 'vmload 0xa000',
+    nested: 'svm',
+  },
+  {
+    words: 'vmsave',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmsave GPA',
+    doc: 'VMSAVE: the same state into a VMCB.',
+    example: 'vmsave 0xa000',
+    nested: 'svm',
+  },
+  {
+    words: 'stgi',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? stgi',
+    doc: 'Sets the global interrupt flag.',
+    example: 'stgi',
+    nested: 'svm',
+  },
+  {
+    words: 'clgi',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? clgi',
+    doc: 'Clears the global interrupt flag.',
+    example: 'clgi',
+    nested: 'svm',
+  },
+  {
+    words: 'invlpga',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? invlpga [GVA], ASID',
+    doc: 'INVLPGA: drops the translation of one address of an ASID; the operands go into RAX and ECX first.',
+    example: 'invlpga [0x1000], 1',
+    nested: 'svm',
+  },
+  {
+    words: 'vmxon',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmxon GPA',
+    doc: 'VMXON with a region at a guest-physical address, whose first four bytes are the revision (KVM: 0x11e57ed0). The operand is given, not read from memory, here and below. CR4.VMXE has to be set.',
+    example: 'vmxoff\nvmxon 0xd000',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmxoff',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmxoff',
+    doc: 'VMXOFF.',
+    example: 'vmxoff',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmclear',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmclear GPA',
+    doc: 'VMCLEAR: the VMCS goes back to memory, and VMLAUNCH is what runs it.',
+    example: 'vmclear 0xe000',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmptrld',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmptrld GPA',
+    doc: 'VMPTRLD: makes a VMCS the current one.',
+    example: 'vmptrld 0xe000',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmptrst',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmptrst',
+    doc: 'VMPTRST; the address is the statement’s value.',
+    example: 'vmptrst\nexpect value 0xe000',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmread',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmread FIELD',
+    doc: 'VMREAD of a field of the current VMCS, by name or encoding; what it reads is the statement’s value.',
+    example: 'vmread guest_rip\nexpect value 0x1000',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmwrite',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmwrite FIELD, VALUE | (vcpu N:)? vmwrite { FIELD VALUE … }',
+    doc: 'VMWRITE to a field of the current VMCS; in braces one for each, in this order. `guest_cs CODE64` and the like write all parts of a flat segment.',
+    example:
+      'vmwrite guest_rip, 0x2000\nvmwrite {\n  guest_cs CODE64\n  ept_pointer 0x20000|WB|WALK4|AD\n}\nexpect vmcs guest_rip 0x2000 guest_cs_selector 8',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmlaunch',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmlaunch',
+    doc: 'VMLAUNCH by L1 of the current VMCS. When it has worked, the next instruction statements are those of L2, until a VM exit that L1 gets. When not, L1 goes on, and `expect vmcs vm_instruction_error` says why.',
+    example: 'vmlaunch\nexpect guest_mode 1\nhlt\nexpect guest_mode 0\nexpect vmcs vm_exit_reason HLT',
+    nested: 'vmx',
+  },
+  {
+    words: 'vmresume',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? vmresume',
+    doc: 'VMRESUME: as vmlaunch, of a VMCS that was launched.',
+    example: 'vmlaunch\nhlt\nvmresume\nexpect guest_mode 1',
+    nested: 'vmx',
+  },
+  {
+    words: 'invept',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? invept single|global (, EPTP)?',
+    doc: 'INVEPT: drops what was cached from L1’s EPT, of one EPTP or of all.',
+    example: 'invept single, 0x2001e\ninvept global',
+    nested: 'vmx',
+  },
+  {
+    words: 'invvpid',
+    rule: 'Insn',
+    group: 'nested',
+    syntax: '(vcpu N:)? invvpid address|single|global|single-nonglobal (, VPID (, [GVA])?)?',
+    doc: 'INVVPID: drops translations of a VPID, or of all.',
+    example: 'invvpid address, 1, [0x1000]\ninvvpid global',
+    nested: 'vmx',
+  },
+  {
     words: 'run',
     rule: 'Run',
     group: 'guest',
@@ -560,6 +759,24 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     example: 'expect qword 0x10000 = 0x11027\nexpect dword as 1 0x2000 = 0',
   },
   {
+    words: 'expect vmcb',
+    rule: 'ExpectVmcb',
+    group: 'expect',
+    syntax: 'expect vmcb (as AS)? GPA FIELD VALUE …',
+    doc: 'What fields of a VMCB in guest memory hold now, after a #VMEXIT for instance.',
+    example: 'vmrun 0xa000\nhlt\nexpect vmcb 0xa000 exitcode HLT',
+    nested: 'svm',
+  },
+  {
+    words: 'expect vmcs',
+    rule: 'ExpectVmcs',
+    group: 'expect',
+    syntax: '(vcpu N:)? expect vmcs FIELD VALUE …',
+    doc: 'What fields of the current VMCS of L1 hold now, as KVM has them: no VMREAD is executed.',
+    example: 'vmlaunch\nhlt\nexpect vmcs vm_exit_reason HLT',
+    nested: 'vmx',
+  },
+  {
     words: 'expect dirty',
     rule: 'ExpectDirty',
     group: 'expect',
@@ -645,6 +862,8 @@ export const CLAUSES: Readonly<Record<string, string>> = {
   tlb: 'Translations that the processor remembers until they are flushed.',
   access: 'Access maps of pages: bit i is 1 if the 128 bytes at 128 * i are writable.',
   why: 'The rule that ended a page walk.',
+  vmcb: 'The control block of a nested guest of AMD processors, by its address.',
+  vmcs: 'The current VMCS of the hypervisor in the guest.',
 };
 
 /** The entry that a statement's leading words belong to: the longest match, with `vcpu N:` skipped. */

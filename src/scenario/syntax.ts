@@ -17,6 +17,7 @@ import { AstUtils } from 'langium';
 import { MmuGeneratedModule, MmuGeneratedSharedModule } from './generated/module';
 import type { Scenario } from './generated/ast';
 import { openBlock, type Block } from './blocks';
+import { VMCB, VMCB_SEGMENT_NAMES, VMCS_FIELDS, VMCS_SEGMENT_NAMES } from './control-fields';
 import { entryFor } from './reference';
 import { nearest, orList } from '../words/suggest';
 import type { Diagnostic } from './program';
@@ -166,6 +167,10 @@ function beginners(block: Block): { legal: readonly string[]; what: string } {
   switch (block) {
     case 'machine':
       return { legal: MACHINE_SETTINGS.map((m) => m.name), what: 'is not a setting of the machine' };
+    case 'vmcb':
+      return { legal: [...VMCB_SEGMENT_NAMES, ...VMCB.map((f) => f.name)], what: 'is not a field of a VMCB' };
+    case 'vmwrite':
+      return { legal: [...VMCS_SEGMENT_NAMES, ...VMCS_FIELDS.map((f) => f.name)], what: 'is not a field of a VMCS' };
     case 'registers':
       return { legal: REGISTERS.map((r) => r.name), what: 'is not a register' };
     default:

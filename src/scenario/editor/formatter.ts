@@ -45,8 +45,9 @@ function formatLines(text: string, result: ParseResult): string[] {
   const broken = new Set(syntaxFindings(text, result).map((d) => d.line));
   const settings = new Set<number>();
   for (const node of AstUtils.streamAst(result.value)) {
-    if ((node.$type === 'RegisterSetting' || node.$type === 'MachineSetting') && node.$cstNode)
-      settings.add(node.$cstNode.offset);
+    const block = node.$container?.$type === 'Vmcb' || node.$container?.$type === 'Insn';
+    const setting = /^(Register|Machine)Setting$/.test(node.$type) || (node.$type === 'ControlSetting' && block);
+    if (setting && node.$cstNode) settings.add(node.$cstNode.offset);
   }
   const { tokens, hidden } = coreServices().parser.Lexer.tokenize(text);
   const byLine = new Map<number, Token[]>();

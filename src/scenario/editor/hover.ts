@@ -4,7 +4,8 @@ import type { HoverProvider } from 'langium/lsp';
 import { MarkupKind, type Hover, type HoverParams } from 'vscode-languageserver';
 import { WordError } from '../../words/address';
 import { explain, explanationToMarkdown } from '../../words/explain';
-import type { Expectation, RegisterSetting, Term, Value } from '../generated/ast';
+import { EPTP_FLAGS, INVEPT_TYPES, INVVPID_TYPES, VMCB, VMCS_ENCODINGS, VMCS_FIELDS } from '../control-fields';
+import type { ControlSetting, Expectation, RegisterSetting, Term, Value } from '../generated/ast';
 import { Findings } from '../findings';
 import { readNumber } from '../numbers';
 import { CLAUSES, entryFor } from '../reference';
@@ -155,15 +156,43 @@ export function meaningOf(value: Value): Meaning {
         : PLAIN;
     case 'Insn':
       return inInsn(owner, property);
+    case 'ControlSetting':
+      return inControlSetting(owner as ControlSetting);
     default:
       return inExpectation(owner, property);
   }
 }
 
+/** What fields of a VMCB or VMCS hold. */
+const FIELD_WORDS: Readonly<Record<string, string>> = {
+  ept_pointer: 'eptp',
+  exit_qualification: 'ept_qualification',
+  vm_exit_reason: 'vmx_exit_reason',
+  exitcode: 'svm_exit_code',
+  n_cr3: 'ncr3',
+};
+
+function inControlSetting({ name, $container }: ControlSetting): Meaning {
+  const fields = $container.$type === 'Vmcb' || $container.$type === 'ExpectVmcb' ? VMCB : VMCS_FIELDS;
+  const field = fields.find((f) => f.name === name);
+  const register = name.replace(/^(guest|host)_(ia32_)?/, '');
+  const as = FIELD_WORDS[name] ?? (REGISTER_WORDS.includes(register) ? register : null);
+  return { ...PLAIN, as, flags: field?.flags ?? null };
+}
+
 function inInsn(node: AstNode, property: string | undefined): Meaning {
-  const insn = node as AstNode & { op?: string; register?: string; msr?: Value };
-  if (property === 'address') return { ...PLAIN, linear: true };
-  if (property === 'type') return { ...PLAIN, flags: INVPCID_TYPES };
+  const insn = node as AstNode & { op?: string; register?: string; msr?: Value; field?: Value };
+  if (property === 'address') return { ...PLAIN, linear: !/^vm/.test(insn.op ?? '') };
+  if (property === 'type')
+    return { ...PLAIN, flags: { invept: INVEPT_TYPES, invvpid: INVVPID_TYPES }[insn.op ?? ''] ?? INVPCID_TYPES };
+  if (insn.op === 'invept') return { ...PLAIN, flags: EPTP_FLAGS, as: 'eptp' };
+  if (property === 'field') return { ...PLAIN, flags: VMCS_ENCODINGS };
+  if (insn.op === 'vmwrite' && property === 'value')
+    return inControlSetting({
+      $type: 'ControlSetting',
+      $container: node,
+      name: insn.field?.terms[0]?.ref?.$refText ?? '',
+    } as ControlSetting);
   if (property === 'msr') return { ...PLAIN, flags: MSR_NAMES };
   if (property !== 'value') return PLAIN;
   if (insn.op === 'mov')

@@ -6,6 +6,18 @@ import { KERNEL_ERAS } from '../../words/kernels';
 import { cpuRoleLayout, pageRoleLayout } from '../../words/roles';
 import type { WordLayout } from '../../words/word';
 import {
+  EPTP_FLAGS,
+  INVEPT_TYPES,
+  INVVPID_TYPES,
+  SEGMENT_KINDS,
+  VMCB,
+  VMCB_SEGMENT_NAMES,
+  VMCS_ENCODINGS,
+  VMCS_FIELDS,
+  VMCS_SEGMENT_NAMES,
+  type ControlField,
+} from '../control-fields';
+import {
   ENDS,
   ERRNOS,
   EVENT_FIELDS,
@@ -105,6 +117,8 @@ export function namesAt(c: LineContext, own: readonly Name[], kernel: string | n
   const backings = own.filter((n) => n.kind === 'backing');
   if (c.block === 'machine') return inMachine(words);
   if (c.block === 'registers') return inRegisters(words, constants);
+  if (c.block === 'vmcb') return inFields(words, VMCB, VMCB_SEGMENT_NAMES, constants);
+  if (c.block === 'vmwrite') return inFields(words, VMCS_FIELDS, VMCS_SEGMENT_NAMES, constants);
   const [first, second] = words;
   const last = words.at(-1);
   // Inside `A|B`: what the first name was of, the next is too.
@@ -142,6 +156,16 @@ export function namesAt(c: LineContext, own: readonly Name[], kernel: string | n
       return flagNames(MSR_NAMES);
     case 'invpcid':
       return words.includes(',') ? constants : flagNames(INVPCID_TYPES);
+    case 'vmread':
+      return operator ? constants : flagNames(VMCS_ENCODINGS);
+    case 'vmwrite':
+      return words.includes(',')
+        ? [...flagNames(VMCS_FIELDS.find((x) => x.name === second)?.flags), ...constants]
+        : flagNames(VMCS_ENCODINGS);
+    case 'invept':
+      return words.includes(',') ? [...flagNames(EPTP_FLAGS), ...constants] : flagNames(INVEPT_TYPES);
+    case 'invvpid':
+      return words.includes(',') ? constants : flagNames(INVVPID_TYPES);
     case 'run': {
       if (last === '=' || operator)
         return [
@@ -162,6 +186,26 @@ function inMachine(words: readonly string[]): Name[] {
   const last = words.at(-1);
   if (setting !== undefined && (last === setting || last === ',')) return settingValues(setting);
   return MACHINE_SETTINGS.map((s) => ({ name: s.name, kind: 'setting', doc: `${s.doc}. Default: ${s.default}.` }));
+}
+
+/** Inside `vmcb ADDRESS { … }` and the like: fields, and the names of their bits. */
+function inFields(
+  words: readonly string[],
+  fields: readonly ControlField[],
+  segments: readonly string[],
+  constants: readonly Name[],
+): Name[] {
+  const isField = (w: string): boolean => segments.includes(w) || fields.some((f) => f.name === w);
+  const name = lastOf(words, isField);
+  const last = words.at(-1);
+  if (name !== undefined && (last === name || last === '|' || last === '+'))
+    return segments.includes(name)
+      ? fromRecord(Object.fromEntries(SEGMENT_KINDS.map((k) => [k.name, k.doc])), 'value')
+      : [...flagNames(fields.find((f) => f.name === name)?.flags), ...constants];
+  return [
+    ...segments.map((s): Name => ({ name: s, kind: 'field', doc: 'a flat segment, all of its parts at once' })),
+    ...fields.map((f): Name => ({ name: f.name, kind: 'field', doc: f.doc })),
+  ];
 }
 
 function inRegisters(words: readonly string[], constants: readonly Name[]): Name[] {
@@ -218,6 +262,12 @@ function inExpect(words: readonly string[], constants: readonly Name[], kernel: 
           ? [...constants]
           : [...fromRecord(SPTE_FIELDS, 'field'), ...spteBits(kernel)];
       return [...constants];
+    case 'vmcs':
+      return inFields(words, VMCS_FIELDS, [], constants);
+    case 'vmcb':
+      return last === 'vmcb' || last === 'as' || (words.length < 5 && last === '+')
+        ? [...constants]
+        : inFields(words, VMCB, [], constants);
     case 'tlb':
       return words.at(-1) === 'tlb' || words.includes('no')
         ? [...constants]

@@ -8,7 +8,7 @@ import {
   type FoldingRange,
   type Range,
 } from 'vscode-languageserver';
-import type { MachineSetting, RegisterSetting, Scenario, Statement } from '../generated/ast';
+import type { ControlSetting, MachineSetting, RegisterSetting, Scenario, Statement } from '../generated/ast';
 
 const firstLine = (text: string): string => text.split(/\r\n|\n|\r/)[0].replace(/\s*\{.*$/, '');
 const NOWHERE: Range = { start: { line: 0, character: 0 }, end: { line: 0, character: 0 } };
@@ -24,6 +24,7 @@ function kindOf(s: Statement): SymbolKind | null {
     case 'Backing':
       return SymbolKind.Array;
     case 'Memslot':
+    case 'Vmcb':
       return SymbolKind.Struct;
     case 'Vcpu':
       return s.action ? kindOf(s.action) : SymbolKind.Object;
@@ -65,8 +66,12 @@ function symbolOf(s: Statement): DocumentSymbol | null {
 
 function childrenOf(s: Statement): DocumentSymbol[] {
   if (s.$type === 'Repeat') return symbolsOf(s.statements);
-  const settings: readonly (MachineSetting | RegisterSetting)[] =
-    s.$type === 'Machine' ? s.settings : s.$type === 'Vcpu' || s.$type === 'SetRegs' ? s.registers : [];
+  const settings: readonly (ControlSetting | MachineSetting | RegisterSetting)[] =
+    s.$type === 'Machine' || s.$type === 'Vmcb' || s.$type === 'Insn'
+      ? s.settings
+      : s.$type === 'Vcpu' || s.$type === 'SetRegs'
+        ? s.registers
+        : [];
   return settings.map((x) => ({
     name: x.name,
     detail: (x.$cstNode?.text ?? '').slice(x.name.length).trim(),
@@ -133,8 +138,7 @@ export class MmuFoldingRangeProvider implements FoldingRangeProvider {
         section = start.line;
       }
       // The closing brace stays visible.
-      if (s.$type === 'Machine' || s.$type === 'Vcpu' || s.$type === 'SetRegs' || s.$type === 'Repeat')
-        add(start.line, end.line - 1);
+      if (['Machine', 'Vcpu', 'SetRegs', 'Repeat', 'Vmcb', 'Insn'].includes(s.$type)) add(start.line, end.line - 1);
       if (s.$type === 'Repeat') this.blocks(s.statements, add);
       last = end.line;
     }

@@ -5,6 +5,7 @@ import { SemanticTokenModifiers as Modifier, SemanticTokenTypes as Type } from '
 import type {
   Backing,
   Constant,
+  ControlSetting,
   EventField,
   ExpectEnd,
   ExpectErrno,
@@ -25,6 +26,7 @@ import { meaningOf } from './hover';
 type Nodes =
   | Backing
   | Constant
+  | ControlSetting
   | EventField
   | ExpectEnd
   | ExpectErrno
@@ -47,6 +49,9 @@ export class MmuSemanticTokenProvider extends AbstractSemanticTokenProvider {
       case 'MachineSetting':
         accept({ node, property: 'name', type: Type.property });
         accept({ node, property: 'values', type: Type.enumMember });
+        return;
+      case 'ControlSetting':
+        accept({ node, property: 'name', type: Type.property });
         return;
       case 'RegisterSetting':
       case 'RegisterAssignment':

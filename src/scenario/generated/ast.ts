@@ -39,6 +39,7 @@ export type MmuKeywordNames =
     | "bytes"
     | "clac"
     | "clear"
+    | "clgi"
     | "count"
     | "cr2"
     | "delete"
@@ -67,8 +68,11 @@ export type MmuKeywordNames =
     | "id"
     | "in"
     | "invalidate"
+    | "invept"
     | "invlpg"
+    | "invlpga"
     | "invpcid"
+    | "invvpid"
     | "io"
     | "is"
     | "len"
@@ -104,6 +108,7 @@ export type MmuKeywordNames =
     | "spte"
     | "stac"
     | "step"
+    | "stgi"
     | "store"
     | "subpages"
     | "tables"
@@ -115,7 +120,21 @@ export type MmuKeywordNames =
     | "value"
     | "vcpu"
     | "vmcall"
+    | "vmcb"
+    | "vmclear"
+    | "vmcs"
+    | "vmlaunch"
+    | "vmload"
     | "vmmcall"
+    | "vmptrld"
+    | "vmptrst"
+    | "vmread"
+    | "vmresume"
+    | "vmrun"
+    | "vmsave"
+    | "vmwrite"
+    | "vmxoff"
+    | "vmxon"
     | "why"
     | "word"
     | "write"
@@ -178,6 +197,23 @@ export const Constant = {
 
 export function isConstant(item: unknown): item is Constant {
     return reflection.isInstance(item, Constant.$type);
+}
+
+export interface ControlSetting extends langium.AstNode {
+    readonly $container: ExpectVmcb | ExpectVmcs | Insn | Vmcb;
+    readonly $type: 'ControlSetting';
+    name: RegisterName;
+    value: Value;
+}
+
+export const ControlSetting = {
+    $type: 'ControlSetting',
+    name: 'name',
+    value: 'value'
+} as const;
+
+export function isControlSetting(item: unknown): item is ControlSetting {
+    return reflection.isInstance(item, ControlSetting.$type);
 }
 
 /** What can be absent: `expect no …`. */
@@ -258,7 +294,7 @@ export function isExpect(item: unknown): item is Expect {
     return reflection.isInstance(item, Expect.$type);
 }
 
-export type Expectation = ExpectAudit | ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | ExpectWhy;
+export type Expectation = ExpectAudit | ExpectDirty | ExpectEnd | ExpectErrno | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | ExpectVmcb | ExpectVmcs | ExpectWhy;
 
 export const Expectation = {
     $type: 'Expectation'
@@ -552,6 +588,41 @@ export function isExpectValue(item: unknown): item is ExpectValue {
     return reflection.isInstance(item, ExpectValue.$type);
 }
 
+export interface ExpectVmcb extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectVmcb';
+    address: Value;
+    as?: Value;
+    settings: Array<ControlSetting>;
+}
+
+export const ExpectVmcb = {
+    $type: 'ExpectVmcb',
+    address: 'address',
+    as: 'as',
+    settings: 'settings'
+} as const;
+
+export function isExpectVmcb(item: unknown): item is ExpectVmcb {
+    return reflection.isInstance(item, ExpectVmcb.$type);
+}
+
+/** Of the current VMCS of the vCPU, as KVM has it. */
+export interface ExpectVmcs extends langium.AstNode {
+    readonly $container: Expect;
+    readonly $type: 'ExpectVmcs';
+    settings: Array<ControlSetting>;
+}
+
+export const ExpectVmcs = {
+    $type: 'ExpectVmcs',
+    settings: 'settings'
+} as const;
+
+export function isExpectVmcs(item: unknown): item is ExpectVmcs {
+    return reflection.isInstance(item, ExpectVmcs.$type);
+}
+
 export interface ExpectWhy extends langium.AstNode {
     readonly $container: Expect;
     readonly $type: 'ExpectWhy';
@@ -567,16 +638,16 @@ export function isExpectWhy(item: unknown): item is ExpectWhy {
     return reflection.isInstance(item, ExpectWhy.$type);
 }
 
-export type FieldName = 'access' | 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'write' | string;
+export type FieldName = 'access' | 'count' | 'end' | 'errno' | 'fetch' | 'gfn' | 'gpa' | 'gva' | 'id' | 'len' | 'level' | 'port' | 'size' | 'spte' | 'user' | 'vcpu' | 'vmcb' | 'write' | string;
 
 export function isFieldName(item: unknown): item is FieldName {
-    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || item === 'vcpu' || item === 'end' || item === 'access' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
+    return item === 'gfn' || item === 'gpa' || item === 'gva' || item === 'level' || item === 'size' || item === 'count' || item === 'len' || item === 'port' || item === 'id' || item === 'spte' || item === 'write' || item === 'fetch' || item === 'user' || item === 'errno' || item === 'vcpu' || item === 'end' || item === 'access' || item === 'vmcb' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
-export type FieldWord = 'delete' | 'flags' | 'hlt' | 'io' | 'no' | 'spte';
+export type FieldWord = 'clgi' | 'delete' | 'flags' | 'hlt' | 'invlpg' | 'invlpga' | 'io' | 'no' | 'rsm' | 'spte' | 'stgi' | 'vmload' | 'vmrun' | 'vmsave';
 
 export function isFieldWord(item: unknown): item is FieldWord {
-    return item === 'delete' || item === 'flags' || item === 'spte' || item === 'io' || item === 'hlt' || item === 'no';
+    return item === 'delete' || item === 'flags' || item === 'spte' || item === 'io' || item === 'hlt' || item === 'no' || item === 'rsm' || item === 'invlpg' || item === 'vmrun' || item === 'vmload' || item === 'vmsave' || item === 'stgi' || item === 'clgi' || item === 'invlpga';
 }
 
 export interface FrameRange extends langium.AstNode {
@@ -626,12 +697,14 @@ export interface Insn extends langium.AstNode {
     readonly $type: 'Insn';
     ac: boolean;
     address?: Value;
+    field?: Value;
     msr?: Value;
-    op: 'clac' | 'fetch' | 'hlt' | 'in' | 'invlpg' | 'invpcid' | 'load' | 'mov' | 'nop' | 'out' | 'rdmsr' | 'rmw' | 'rsm' | 'stac' | 'store' | 'ud2' | 'vmcall' | 'vmmcall' | 'wrmsr' | 'wrpkru';
+    op: 'clac' | 'clgi' | 'fetch' | 'hlt' | 'in' | 'invept' | 'invlpg' | 'invlpga' | 'invpcid' | 'invvpid' | 'load' | 'mov' | 'nop' | 'out' | 'rdmsr' | 'rmw' | 'rsm' | 'stac' | 'stgi' | 'store' | 'ud2' | 'vmcall' | 'vmclear' | 'vmlaunch' | 'vmload' | 'vmmcall' | 'vmptrld' | 'vmptrst' | 'vmread' | 'vmresume' | 'vmrun' | 'vmsave' | 'vmwrite' | 'vmxoff' | 'vmxon' | 'wrmsr' | 'wrpkru';
     pcid?: Value;
     port?: Value;
     register?: RegisterName;
     rip?: Value;
+    settings: Array<ControlSetting>;
     size?: string;
     type?: Value;
     user: boolean;
@@ -642,12 +715,14 @@ export const Insn = {
     $type: 'Insn',
     ac: 'ac',
     address: 'address',
+    field: 'field',
     msr: 'msr',
     op: 'op',
     pcid: 'pcid',
     port: 'port',
     register: 'register',
     rip: 'rip',
+    settings: 'settings',
     size: 'size',
     type: 'type',
     user: 'user',
@@ -986,7 +1061,7 @@ export function isSpteKind(item: unknown): item is SpteKind {
     return item === 'mmio' || (typeof item === 'string' && (/[A-Za-z_][0-9A-Za-z_]*([.-][0-9A-Za-z_]+)*/.test(item)));
 }
 
-export type Statement = Audit | Backing | Constant | DirtyLog | Frames | Invalidate | Machine | Memslot | Note | Repeat | Step | Subpages | Tables | Vcpu | VcpuAction | Write;
+export type Statement = Audit | Backing | Constant | DirtyLog | Frames | Invalidate | Machine | Memslot | Note | Repeat | Step | Subpages | Tables | Vcpu | VcpuAction | Vmcb | Write;
 
 export const Statement = {
     $type: 'Statement'
@@ -1087,7 +1162,7 @@ export function isUnmapPages(item: unknown): item is UnmapPages {
 
 /** `0x1000`, `PG|WP|PE`, `uart+4`, `low+0x1000`. What a name means depends on the place: a constant, a backing, a flag. */
 export interface Value extends langium.AstNode {
-    readonly $container: Backing | Constant | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | Frames | Insn | Invalidate | MapPages | Memslot | NoTlb | Poke | RegisterAssignment | RegisterSetting | Repeat | Run | Subpages | Tables | UnmapPages | Vcpu | Write;
+    readonly $container: Backing | Constant | ControlSetting | DirtyLog | EventField | ExpectDirty | ExpectEvent | ExpectExits | ExpectFault | ExpectIo | ExpectMemory | ExpectMmio | ExpectSppte | ExpectSpte | ExpectState | ExpectSubpages | ExpectTlb | ExpectValue | ExpectVmcb | Frames | Insn | Invalidate | MapPages | Memslot | NoTlb | Poke | RegisterAssignment | RegisterSetting | Repeat | Run | Subpages | Tables | UnmapPages | Vcpu | Vmcb | Write;
     readonly $type: 'Value';
     operators: Array<'+' | '|'>;
     terms: Array<Term>;
@@ -1133,6 +1208,26 @@ export function isVcpuAction(item: unknown): item is VcpuAction {
     return reflection.isInstance(item, VcpuAction.$type);
 }
 
+/** Fields of a VMCB in guest memory, by their names. */
+export interface Vmcb extends langium.AstNode {
+    readonly $container: Repeat | Scenario;
+    readonly $type: 'Vmcb';
+    address: Value;
+    as?: Value;
+    settings: Array<ControlSetting>;
+}
+
+export const Vmcb = {
+    $type: 'Vmcb',
+    address: 'address',
+    as: 'as',
+    settings: 'settings'
+} as const;
+
+export function isVmcb(item: unknown): item is Vmcb {
+    return reflection.isInstance(item, Vmcb.$type);
+}
+
 export interface Write extends langium.AstNode {
     readonly $container: Repeat | Scenario;
     readonly $type: 'Write';
@@ -1160,6 +1255,7 @@ export type MmuAstType = {
     Audit: Audit
     Backing: Backing
     Constant: Constant
+    ControlSetting: ControlSetting
     Deniable: Deniable
     DirtyLog: DirtyLog
     EventField: EventField
@@ -1180,6 +1276,8 @@ export type MmuAstType = {
     ExpectSubpages: ExpectSubpages
     ExpectTlb: ExpectTlb
     ExpectValue: ExpectValue
+    ExpectVmcb: ExpectVmcb
+    ExpectVmcs: ExpectVmcs
     ExpectWhy: ExpectWhy
     Expectation: Expectation
     FrameRange: FrameRange
@@ -1212,6 +1310,7 @@ export type MmuAstType = {
     Value: Value
     Vcpu: Vcpu
     VcpuAction: VcpuAction
+    Vmcb: Vmcb
     Write: Write
 }
 
@@ -1257,6 +1356,18 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 }
             },
             superTypes: [Named.$type, Statement.$type]
+        },
+        ControlSetting: {
+            name: ControlSetting.$type,
+            properties: {
+                name: {
+                    name: ControlSetting.name
+                },
+                value: {
+                    name: ControlSetting.value
+                }
+            },
+            superTypes: []
         },
         Deniable: {
             name: Deniable.$type,
@@ -1531,6 +1642,32 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
             },
             superTypes: [Expectation.$type]
         },
+        ExpectVmcb: {
+            name: ExpectVmcb.$type,
+            properties: {
+                address: {
+                    name: ExpectVmcb.address
+                },
+                as: {
+                    name: ExpectVmcb.as
+                },
+                settings: {
+                    name: ExpectVmcb.settings,
+                    defaultValue: []
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
+        ExpectVmcs: {
+            name: ExpectVmcs.$type,
+            properties: {
+                settings: {
+                    name: ExpectVmcs.settings,
+                    defaultValue: []
+                }
+            },
+            superTypes: [Expectation.$type]
+        },
         ExpectWhy: {
             name: ExpectWhy.$type,
             properties: {
@@ -1585,6 +1722,9 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 address: {
                     name: Insn.address
                 },
+                field: {
+                    name: Insn.field
+                },
                 msr: {
                     name: Insn.msr
                 },
@@ -1602,6 +1742,10 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
                 },
                 rip: {
                     name: Insn.rip
+                },
+                settings: {
+                    name: Insn.settings,
+                    defaultValue: []
                 },
                 size: {
                     name: Insn.size
@@ -1952,6 +2096,22 @@ export class MmuAstReflection extends langium.AbstractAstReflection {
         VcpuAction: {
             name: VcpuAction.$type,
             properties: {
+            },
+            superTypes: [Statement.$type]
+        },
+        Vmcb: {
+            name: Vmcb.$type,
+            properties: {
+                address: {
+                    name: Vmcb.address
+                },
+                as: {
+                    name: Vmcb.as
+                },
+                settings: {
+                    name: Vmcb.settings,
+                    defaultValue: []
+                }
             },
             superTypes: [Statement.$type]
         },
