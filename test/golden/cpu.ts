@@ -174,8 +174,9 @@ export class Cpu {
     if (strict) return out;
     for (const p of this.pastRoots.get(this.pcid) ?? [])
       if (p.until > since.local && !take(from(p.root, since.local), false)) return null;
-    if ((this.cr4 & CR4.PGE) !== 0n && since.global < since.local) {
-      if (!take(from(this.root, since.global), true)) return null;
+    if ((this.cr4 & CR4.PGE) !== 0n) {
+      if (since.global < since.local && !take(from(this.root, since.global), true)) return null;
+      // Global entries serve every PCID, whichever they were read under.
       for (const list of this.pastRoots.values())
         for (const p of list) if (p.until > since.global && !take(from(p.root, since.global), true)) return null;
     }

@@ -3,6 +3,11 @@ import { CONFIGS, type GoldenConfig } from './layout';
 import { decode, modeOf, RAW_LIMIT, type Raw } from './operations';
 import { newTally, World, type Depth, type Tally } from './world';
 
+/** Operations of a run of the golden test, at least: in each mode so many sequences of so many. */
+export const CI_OPERATIONS = 100_000;
+export const CI_LENGTH = 800;
+export const CI_RUNS = Math.ceil(CI_OPERATIONS / (CONFIGS.length * CI_LENGTH));
+
 /** Marsaglia's xorshift32: deterministic, and the same everywhere. */
 export class XorShift {
   private x: number;

@@ -38,6 +38,8 @@ interface Done {
 type Task = readonly [config: string, seed: number, length: number, auditEvery: number];
 
 const WORKER = 'MMUSCOPE_SOAK_WORKER';
+/** After so many failures it stops. */
+const MOST_FAILURES = 5;
 const count = (n: number): string => n.toLocaleString('en-US');
 
 function number(text: string | undefined, name: string, fallback: number, least: number): number {
@@ -102,7 +104,7 @@ async function main(): Promise<number> {
   let shown = 0;
   const total = (): number => [...tallies.values()].reduce((n, t) => n + t.operations, 0);
   const next = (): Task | null => {
-    if (interrupted || failures.length > 0 || given >= rounds * configs.length) return null;
+    if (interrupted || failures.length >= MOST_FAILURES || given >= rounds * configs.length) return null;
     const task: Task = [configs[given % configs.length].name, s.seed + Math.floor(given / configs.length), s.length, s.auditEvery];
     given++;
     return task;

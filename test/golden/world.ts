@@ -632,6 +632,7 @@ export class World {
       page === null
         ? [{ kind: 'access', gpa: Number(gva) - offset, via: null }]
         : cpu.outcomes(page, kind, user, ac, false, visited);
+    if (page !== null && outs !== null && !ac && this.keptOpen(cpu, kind, user)) outs.push(...(cpu.outcomes(page, kind, user, true, false, null) ?? []));
     // An emulated read-modify-write walks twice, so it may take both a remembered translation and the present one.
     // The same goes for a slot that stale MMIO sptes hide: KVM may read the device and write the memory.
     const torn = kind === 'rmw' && outs !== null && ((outs.length > 1 && outs.some((o) => this.isMmio(cpu, o))) || outs.some((o) => this.isYoung(cpu, o)));
