@@ -162,14 +162,15 @@ export const slotsOf = (config: GoldenConfig): readonly SlotSpec[] => {
   const own = config.machine.paging === 'shadow';
   const all = [
     slot(0, 0, 'low', 0, 64, [0], { fixed: true }),
-    slot(0, 1, 'big', 0, 1024, [0x200, 0x600]),
+    // at 0x580 the frames do not lie as huge host pages do
+    slot(0, 1, 'big', 0, 1024, [0x200, 0x600, 0x580]),
     slot(0, 2, 'rom', 0, 16, [0x100], { readonly: true }),
     slot(0, 3, 'mid', 0, 16, [0x80, 0x90, 0x84]),
     // a second name for the last tables and for data pages of `low`
     ...(own ? [] : [slot(0, 5, 'low', 0x1c, 16, [0xc0], { initially: false })]),
     slot(1, 0, own ? 'low1' : 'low', 0, 48, [0], { fixed: true }),
     slot(1, 1, 'smram', 0, 16, [0x30], { fixed: true }),
-    own ? slot(1, 2, 'big1', 0, 512, [0x200, 0x400]) : slot(1, 2, 'big', 512, 512, [0x200, 0x400]),
+    own ? slot(1, 2, 'big1', 0, 512, [0x200, 0x400, 0x380]) : slot(1, 2, 'big', 512, 512, [0x200, 0x400, 0x380]),
     slot(1, 3, 'smmdev', 0, 16, [0x80, 0x100]),
     slot(1, 4, own ? 'rom' : 'mid', 0, 16, [0x90], { readonly: true, initially: false }),
   ];

@@ -124,9 +124,9 @@ const MUTATIONS: readonly Mutation[] = [
     modes: ['shadow-intel', 'shadow-amd'],
   },
   {
-    rule: 'what PML logged before an SMI is taken for addresses of SMM',
-    file: 'src/kvm/smm.ts',
-    from: 'vmx_flush_pml_buffer(vcpu);',
+    rule: 'what PML logged is not read',
+    file: 'src/kvm/pml.ts',
+    from: 'mark_page_dirty_in_slot(kvm_vcpu_gfn_to_memslot(vcpu, gfn), gfn);',
     to: '',
     modes: ['ept-tdp-pml', 'ept-legacy-pml'],
   },

@@ -53,7 +53,7 @@ export type Op =
   | { readonly kind: 'dirty-get'; readonly slot: number }
   | { readonly kind: 'dirty-clear'; readonly slot: number; readonly mask: number }
   | { readonly kind: 'invalidate'; readonly slot: number; readonly index: number }
-  | { readonly kind: 'spp'; readonly gfn: number; readonly maps: readonly number[] }
+  | { readonly kind: 'spp'; readonly gfn: number; readonly maps: readonly number[]; readonly offset: number }
   | { readonly kind: 'host-write'; readonly slot: number; readonly index: number; readonly offset: number; readonly value: bigint }
   | { readonly kind: 'snapshot' }; // prettier-ignore
 
@@ -64,8 +64,24 @@ export interface Mode {
   readonly shape: ModeShape;
   readonly pages: readonly LinearPage[];
   readonly slots: readonly SlotSpec[];
+  /** for each level and index: pages whose translation reads that entry of a table */
+  readonly pagesAt: ReadonlyMap<number, readonly number[]>;
   /** sub-page permissions exist */
   readonly spp: boolean;
+}
+
+const atKey = (level: number, index: number): number => level * 1024 + index;
+
+function pagesAt(pages: readonly LinearPage[]): Map<number, number[]> {
+  const out = new Map<number, number[]>();
+  pages.forEach((p, n) =>
+    p.index.forEach((index, l) => {
+      const list = out.get(atKey(l + 1, index));
+      if (list) list.push(n);
+      else out.set(atKey(l + 1, index), [n]);
+    }),
+  );
+  return out;
 }
 
 export const modeOf = (config: GoldenConfig): Mode => ({
@@ -73,6 +89,7 @@ export const modeOf = (config: GoldenConfig): Mode => ({
   guest: config.guest,
   shape: SHAPES[config.guest],
   pages: linearPages(config.guest),
+  pagesAt: pagesAt(linearPages(config.guest)),
   slots: slotsOf(config),
   spp: sppOf(config),
 });
@@ -138,7 +155,7 @@ export function decode(mode: Mode, raw: Raw): Op {
   const page = skewed(b, pages.length);
   if (k < 40 && mode.spp) {
     const map = (n: number): number => (n % 3 === 0 ? 0xffffffff : n % 16 === 1 ? 0 : Math.imul(n, 0x9e3779b1) >>> 0);
-    return { kind: 'spp', gfn: pick(SPP_GFNS, b), maps: Array.from({ length: 1 + (c % 3) }, (_, i) => map(d + i * e)) };
+    return { kind: 'spp', gfn: pick(SPP_GFNS, b), maps: Array.from({ length: 1 + (c % 3) }, (_, i) => map(d + i * e)), offset: (e & 0x3fe) * 4 };
   }
   if (k < 430) {
     const offsets = e % 3 === 0 ? pick(shape.indices[0], e >> 2) * shape.entrySize : pick([0x400, 0x408, 0x7f0, 0x3f8], e);
@@ -159,9 +176,11 @@ export function decode(mode: Mode, raw: Raw): Op {
     const level = c % 8 === 0 ? 1 + ((c >> 3) % shape.levels) : home;
     const list = shape.indices[home - 1];
     const index = list[skewed((c * 7) % RAW_LIMIT, list.length)];
+    // Mostly a page is looked at (and flushed) that the entry is for.
+    const near = mode.pagesAt.get(atKey(home, index)) ?? [0];
     return {
       kind: 'edit', table, index, value: entry(mode, level, d % 100, e, (d >> 4) ^ c), size: shape.entrySize,
-      flush: pick(['none', 'none', 'invlpg', 'invlpg', 'all', 'all', 'one'] as const, a >> 1), vcpu, page: skewed(c, pages.length),
+      flush: pick(['none', 'none', 'invlpg', 'invlpg', 'all', 'all', 'one'] as const, a >> 1), vcpu, page: e % 4 === 0 ? skewed(c, pages.length) : near[skewed((c * 3) % RAW_LIMIT, near.length)],
     }; // prettier-ignore
   }
   if (k < 700) return { kind: 'invlpg', vcpu, page };

@@ -253,7 +253,7 @@ export class World {
       case 'dirty-clear':
         return this.opDirtyClear(op.slot, op.mask);
       case 'spp':
-        return this.opSpp(op.gfn, op.maps);
+        return this.opSpp(op);
       case 'invalidate':
         return this.opInvalidate(op.slot, op.index);
       case 'host-write':
@@ -547,8 +547,9 @@ export class World {
   } // prettier-ignore
 
   /** KVM_SUBPAGES_SET_ACCESS: page after page, as far as there is a slot. */
-  private opSpp(gfn: number, maps: readonly number[]): void {
+  private opSpp(op: Extract<Op, { kind: 'spp' }>): void {
     const { ref, m } = this;
+    const { gfn, maps } = op;
     // What sub-pages of read-only memory may do nobody says.
     const writable = maps.findIndex((_, i) => ref.slotAt(0, gfn + i)?.spec.readonly === true);
     if (writable >= 0) return;
@@ -569,6 +570,8 @@ export class World {
       if (access !== ref.mapAt(0, first))
         throw new GoldenFailure(`KVM_SUBPAGES_GET_ACCESS of gfn ${hex(first)}: ${hex(access)}, not ${hex(ref.mapAt(0, first))}`);
     }
+    for (const offset of [op.offset, op.offset ^ 0x380])
+      this.access(this.cpus[EDITOR], null, BigInt(gfn * PAGE + offset), 'store', 4, false, false, BigInt(offset));
   } // prettier-ignore
 
   private checkBitmap(s: SlotState, bitmap: Uint32Array, what: string): void {
@@ -681,7 +684,9 @@ export class World {
     // A cached MMIO access of shadow paging does without a walk, so nobody sets D (v6.1 vcpu_mmio_gva_to_gpa()).
     const cached = !this.tdp && done.kind === 'access' && this.ref.slotAt(cpu.as, done.gpa / PAGE) === null;
     if (simple) this.mustHaveFlags(cpu, visited, written && !cached, stored, text);
-    for (const k of KINDS) if (page !== null) this.probe(cpu, page, k, user, ac);
+    if (page === null) return;
+    for (const k of KINDS) this.probe(cpu, page, k, user, ac);
+    if (!cpu.smm) for (const k of KINDS) this.probe(cpu, page, k, !user, ac);
   } // prettier-ignore
 
   private isMmio(cpu: Cpu, o: Outcome): boolean {
