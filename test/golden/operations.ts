@@ -66,11 +66,14 @@ export interface Mode {
   readonly slots: readonly SlotSpec[];
   /** for each level and index: pages whose translation reads that entry of a table */
   readonly pagesAt: ReadonlyMap<number, readonly number[]>;
+  /** slots that come, go and move */
+  readonly movable: readonly number[];
   /** sub-page permissions exist */
   readonly spp: boolean;
 }
 
-const atKey = (level: number, index: number): number => level * 1024 + index;
+/** Key of {@link Mode.pagesAt}. */
+export const atKey = (level: number, index: number): number => level * 1024 + index;
 
 function pagesAt(pages: readonly LinearPage[]): Map<number, number[]> {
   const out = new Map<number, number[]>();
@@ -91,6 +94,7 @@ export const modeOf = (config: GoldenConfig): Mode => ({
   pages: linearPages(config.guest),
   pagesAt: pagesAt(linearPages(config.guest)),
   slots: slotsOf(config),
+  movable: slotsOf(config).flatMap((s, i) => (s.fixed ? [] : [i])),
   spp: sppOf(config),
 });
 
@@ -194,7 +198,10 @@ export function decode(mode: Mode, raw: Raw): Op {
   if (k < 850) return { kind: 'flush', vcpu };
   if (k < 885) return { kind: 'smm', vcpu };
   if (k < 890) return { kind: 'smm-paging', vcpu, table: b % 2 };
-  if (k < 925) return { kind: 'slot', slot: b % slots.length, action: pick(['exist', 'exist', 'move', 'log'] as const, c), where: d };
+  if (k < 925) {
+    const action = pick(['exist', 'exist', 'move', 'move', 'log'] as const, c);
+    return { kind: 'slot', slot: action === 'log' ? b % slots.length : pick(mode.movable, b), action, where: d };
+  }
   if (k < 935) return { kind: 'slot', slot: b % slots.length, action: 'log', where: 0 };
   if (k < 955) return { kind: 'dirty-get', slot: b % slots.length };
   if (k < 965) return { kind: 'dirty-clear', slot: b % slots.length, mask: c * RAW_LIMIT + d };

@@ -17,7 +17,7 @@ import { sp_has_gptes, is_obsolete_sp, kvm_mmu_role_as_id } from '../../src/kvm/
 import { Cpu } from './cpu';
 import { BACKINGS, LEAF_GFNS, PAGE, SAVE_GFN, TABLE_GFN, TABLES, type LinearPage } from './layout';
 import type { AccessKind, Outcome, Root, Visited } from './oracle';
-import { EDITOR, GUEST_VCPUS, modeOf, type Mode, type Op } from './operations';
+import { atKey, EDITOR, GUEST_VCPUS, modeOf, type Mode, type Op } from './operations';
 import { placeOf, pageIn, Reference, type EntryValue, type SlotState } from './reference';
 import type { GoldenConfig } from './layout';
 
@@ -326,8 +326,11 @@ export class World {
 
   private opEdit(op: Extract<Op, { kind: 'edit' }>): void {
     const gpa = (TABLE_GFN + op.table) * PAGE + op.index * op.size;
+    const user = this.cpus[op.vcpu];
+    const page = this.pageThrough(user, op);
+    // What is remembered of an entry matters only after a use.
+    if (user.paging) this.access(user, page, page.gva + 0x408n, 'load', 4, false, false, 0n);
     this.access(this.cpus[EDITOR], null, BigInt(gpa), 'store', op.size, false, false, op.value);
-    const page = this.mode.pages[op.page];
     for (const cpu of this.cpus.slice(0, GUEST_VCPUS)) {
       if (op.flush === 'all' || (op.flush === 'one' && cpu.id === op.vcpu)) this.flush(cpu);
       else if (op.flush === 'invlpg') {
@@ -335,8 +338,26 @@ export class World {
         if (page.canonical) cpu.flushPage(page);
       }
     }
-    const cpu = this.cpus[op.vcpu];
-    if (cpu.paging) this.access(cpu, page, page.gva + 0x408n, 'load', 4, false, false, 0n);
+    if (user.paging) this.access(user, page, page.gva + 0x408n, 'load', 4, false, false, 0n);
+  }
+
+  /** A page that the entry about to be edited translates, if one is soon found; else the page of the operation. */
+  private pageThrough(cpu: Cpu, op: Extract<Op, { kind: 'edit' }>): LinearPage {
+    const { pages, pagesAt, shape } = this.mode;
+    const own = pages[op.page];
+    if (!cpu.paging) return own;
+    const near = pagesAt.get(atKey(shape.home[op.table], op.index)) ?? [];
+    const at = this.ref.pageAt(cpu.as, TABLE_GFN + op.table);
+    const first = near.indexOf(op.page);
+    if (first < 0) return own;
+    const visited: Visited[] = [];
+    for (let i = 0; i < Math.min(16, near.length); i++) {
+      const page = pages[near[(first + i) % near.length]];
+      visited.length = 0;
+      cpu.outcomes(page, 'load', false, false, true, visited);
+      if (visited.some((v) => v.page === at && v.offset === op.index * op.size)) return page;
+    }
+    return own;
   }
 
   private opInvpcid(op: Extract<Op, { kind: 'invpcid' }>): void {
@@ -527,8 +548,18 @@ export class World {
     }
   }
 
+  /** A slot that logs, the nearest after this one if it does not. */
+  private loggingSlot(n: number): ReturnType<World['slotState']> {
+    const { length } = this.mode.slots;
+    for (let i = 0; i < length; i++) {
+      const found = this.slotState((n + i) % length);
+      if (found.s?.logging) return found;
+    }
+    return this.slotState(n);
+  }
+
   private opDirtyGet(n: number): void {
-    const { spec, s } = this.slotState(n);
+    const { spec, s } = this.loggingSlot(n);
     if (!s?.logging) return;
     const r = this.m.getDirtyLog(spec.as_id, spec.id);
     this.expectErrno(r.errno, 0, 'KVM_GET_DIRTY_LOG');
@@ -537,7 +568,7 @@ export class World {
   }
 
   private opDirtyClear(n: number, mask: number): void {
-    const { spec, s } = this.slotState(n);
+    const { spec, s } = this.loggingSlot(n);
     if (!s?.logging || !this.m.config.dirtyLogManualProtect) return;
     const words = Math.ceil(spec.pages / 32);
     const bits = Uint32Array.from({ length: words }, (_, i) => (mask % 5 === 0 ? 0xffffffff : Math.imul(mask, 2654435761 + i)));
