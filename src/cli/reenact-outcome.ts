@@ -8,7 +8,7 @@ import { is_smm } from '../kvm/kvm_host';
 import type { Machine } from '../kvm/machine';
 import type { NormEvent } from './reenact-events';
 import { PORT_ENDS, TABLES_END, TABLES_START } from './reenact-layout';
-import { slotGpa } from './reenact-scenario';
+import { slotGpa } from './reenact-steps';
 import type { GuestStep, ProbeOutcome, ProbeRun, ProbeSnapshot, ProbeStep, ProbeVcpu } from './reenact-state';
 
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17, 21]);

@@ -15,7 +15,7 @@ import type { Machine } from '../kvm/machine';
 import { role_get } from '../kvm/roles';
 import type { Pair } from '../words/word';
 import type { FieldKind, NormEvent } from './reenact-events';
-import { JsonNode } from './reenact-state';
+import { JsonNode } from './reenact-json';
 
 /** A snapshot file: which step it shows, and what is in it. */
 export interface KernelSnapshot {
