@@ -90,6 +90,9 @@ function fetchBytes(vcpu: KvmVcpu, linear: bigint, into: Uint8Array, at: number,
 const hexBytes = (b: Uint8Array | null): string =>
   b ? Array.from(b, (x) => x.toString(16).padStart(2, '0')).join('') : '';
 
+/** EMULTYPE_TRAP_UD, for instructions that the processor refused. */
+export const TRAP_UD: EmulType = Object.freeze({ pf: false, allowRetryPf: false, writePfToSp: false, trapUd: true });
+
 /**
  * x86_emulate_instruction().
  * @param type how the instruction came here; null for an intercept that is simply emulated
@@ -127,7 +130,7 @@ export function x86_emulate_instruction(
       inject_emulated_exception(vcpu, pageFaultOf(lastWalk()));
       return 1;
     }
-    if (!d.insn || d.end === 'failed') return handle_emulation_failure(vcpu);
+    if (!d.insn || d.end === 'failed') return emulation_failed(vcpu, type);
     if (skip) {
       vcpu.regs.rip = (vcpu.regs.rip + BigInt(d.insn.len)) & 0xffffffffffffffffn;
       return 1;
@@ -141,7 +144,7 @@ export function x86_emulate_instruction(
       gpa_val: type?.pf ? Number(cr2_or_gpa) : 0,
       mem_read: [],
     };
-    return emulate(vcpu);
+    return emulate(vcpu, type);
   }
 }
 
@@ -172,6 +175,13 @@ function writesPageTables(insn: Insn): boolean {
   return insn.op !== 'mov' || (insn.dst !== null && (insn.dst.kind === 'mem' || insn.dst.kind === 'lin'));
 }
 
+/** The emulator does not know the instruction. @returns as {@link x86_emulate_instruction} */
+function emulation_failed(vcpu: KvmVcpu, type: EmulType | null): number {
+  if (!type?.trapUd) return handle_emulation_failure(vcpu);
+  vcpu.kvm.machine.queueException(vcpu, UD_VECTOR, null, null);
+  return 1;
+}
+
 function handle_emulation_failure(vcpu: KvmVcpu): number {
   const m = vcpu.kvm.machine;
   enter(m, 'handle_emulation_failure', vcpu.vcpu_id, null);
@@ -188,7 +198,7 @@ function handle_emulation_failure(vcpu: KvmVcpu): number {
 }
 
 /** x86_emulate_insn() on the instruction in vcpu.emul, from its start. */
-function emulate(vcpu: KvmVcpu): number {
+function emulate(vcpu: KvmVcpu, type: EmulType | null): number {
   const m = vcpu.kvm.machine;
   const ctxt = vcpu.emul as EmulateCtxt;
   const bus = new EmulatorBus(vcpu, ctxt);
@@ -204,7 +214,7 @@ function emulate(vcpu: KvmVcpu): number {
   }
   if (bus.failed) {
     vcpu.emul = null;
-    return handle_emulation_failure(vcpu);
+    return emulation_failed(vcpu, type);
   }
   if (vcpu.mmio_needed) {
     const f = vcpu.mmio_fragments;
@@ -232,7 +242,7 @@ export function complete_emulated_mmio(vcpu: KvmVcpu): number {
     vcpu.mmio_fragments = [];
   } else {
     vcpu.mmio_read_completed = true;
-    r = emulate(vcpu);
+    r = emulate(vcpu, null);
   }
   leave(m);
   return r;

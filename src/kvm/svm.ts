@@ -13,7 +13,7 @@ import {
   kvm_emulate_msr,
   skip_emulated_instruction,
 } from './exits';
-import { x86_emulate_instruction } from './emulate';
+import { TRAP_UD, x86_emulate_instruction } from './emulate';
 import { kvm_mmu_page_fault } from './mmu/page_fault';
 import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 } from './x86_regs';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
@@ -183,7 +183,7 @@ function exception_interception(vcpu: KvmVcpu, exit: VmExit): number {
   if (e?.vector === 6) {
     enter(m, 'ud_interception', vcpu.vcpu_id, null);
     enter(m, 'handle_ud', vcpu.vcpu_id, null);
-    const r = x86_emulate_instruction(vcpu, 0n, null);
+    const r = x86_emulate_instruction(vcpu, 0n, TRAP_UD);
     leave(m);
     leave(m);
     return r;

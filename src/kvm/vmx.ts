@@ -12,7 +12,7 @@ import { VMX_INSN_EXITS } from '../hw/vmcs';
 import { nested_vmx_cr_value, nested_vmx_reflect_vmexit, VmxNested } from './vmx_nested';
 import { handle_vmx_instruction } from './vmx_nested_insns';
 import { complete_pio, exitEvent, guestFaultEvent, kvm_emulate_msr, skip_emulated_instruction } from './exits';
-import { x86_emulate_instruction } from './emulate';
+import { TRAP_UD, x86_emulate_instruction } from './emulate';
 import {
   kvm_mmu_page_fault,
   PFERR_FETCH,
@@ -252,7 +252,7 @@ function handle_exception_nmi(vcpu: KvmVcpu, exit: VmExit): number {
 function handle_ud(vcpu: KvmVcpu): number {
   const m = vcpu.kvm.machine;
   enter(m, 'handle_ud', vcpu.vcpu_id, null);
-  const r = x86_emulate_instruction(vcpu, 0n, null);
+  const r = x86_emulate_instruction(vcpu, 0n, TRAP_UD);
   leave(m);
   return r;
 }

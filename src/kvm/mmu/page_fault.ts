@@ -45,6 +45,8 @@ export interface EmulType {
   pf: boolean;
   allowRetryPf: boolean;
   writePfToSp: boolean;
+  /** EMULTYPE_TRAP_UD: what the emulator does not know is #UD of the guest, not a failure */
+  trapUd?: boolean;
 }
 
 const walkScratch = newSpteWalk();
