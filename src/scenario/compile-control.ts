@@ -19,7 +19,7 @@ import { addressSpace } from './compile-memory';
 import type { Findings } from './findings';
 import type { ControlSetting, ExpectVmcb, ExpectVmcs, Insn, Vmcb } from './generated/ast';
 import type { Claim, ControlValue, GuestInsn, Op } from './program';
-import { remedy } from '../words/suggest';
+import { nearest } from '../words/suggest';
 
 const MAX = { 1: 0xffn, 2: 0xffffn, 4: 0xffffffffn, 8: undefined } as const;
 
@@ -29,7 +29,9 @@ function fieldValue(node: ControlSetting, field: ControlField, f: Findings): big
 }
 
 function unknown(node: ControlSetting, what: string, legal: readonly string[], f: Findings): void {
-  f.error('unknown-field', node, `'${node.name}' is not a field of a ${what}${remedy(node.name, legal)}`, 'name');
+  const near = nearest(node.name, legal);
+  const instead = near ? `; did you mean '${near}'?` : '; docs/language.md has a table of them';
+  f.error('unknown-field', node, `'${node.name}' is not a field of a ${what}${instead}`, 'name');
 }
 
 /** The kind of a flat segment, or null after reporting. */
@@ -92,10 +94,8 @@ export function vmcbOp(node: Vmcb, f: Findings): Op | null {
       right = false;
     }
   }
-  if (page && node.settings.length === 0) {
-    f.error('incomplete', node, 'vmcb has nothing to write: put fields between { and }, such as n_cr3 0x20000');
-    return null;
-  }
+  // Without a field it is not complete, which the compiler says.
+  if (node.settings.length === 0) return null;
   return page && right ? { kind: 'vmcb', ...page, writes } : null;
 }
 
@@ -141,14 +141,7 @@ export function virtualizationInsn(node: Insn, f: Findings): GuestInsn | null | 
     case 'vmwrite': {
       if (!node.field) {
         const writes = vmcsWrites(node.settings, f);
-        if (writes?.length === 0) {
-          f.error(
-            'incomplete',
-            node,
-            'vmwrite has nothing to write: put fields between { and }, such as guest_rip 0x1000',
-          );
-          return null;
-        }
+        if (writes?.length === 0) return null;
         return writes && { op: 'vmwrite', writes };
       }
       const field = f.number(node.field, { what: 'the VMCS field', flags: VMCS_ENCODINGS, pick: true, max: 0x7fffn });

@@ -162,6 +162,9 @@ function usage(line: string): { syntax: string; words: readonly string[] } | nul
   return null;
 }
 
+/** More names than a sentence can hold. */
+const MANY = 100;
+
 /** The words that can begin something in a block. */
 function beginners(block: Block): { legal: readonly string[]; what: string } {
   switch (block) {
@@ -195,7 +198,10 @@ function sentence(token: IToken, line: string, before: string): string {
       const instead =
         near && near !== token.image
           ? `; did you mean '${near}'?`
-          : assignment || `; it can be ${orList([...legal].sort())}`;
+          : assignment ||
+            (legal.length > MANY
+              ? '; docs/language.md has a table of them'
+              : `; it can be ${orList([...legal].sort())}`);
       return `${found} ${what}${instead}`;
     }
     const near = use ? nearest(token.image, use.words) : undefined;

@@ -80,6 +80,26 @@ describe('completion', () => {
     await offers('run at 0 rflags=<|>', 'AC');
   });
 
+  it('offers fields of VMCBs and VMCSs and their bits', async () => {
+    await offers('vmcb 0xa000 {\n  <|>\n}', 'n_cr3', 'intercept', 'cs', 'es.attrib');
+    await offers('vmcb 0xa000 { intercept HLT|<|> }', 'VMRUN', 'SHUTDOWN');
+    await offers('vmcb 0xa000 { cs <|> }', 'CODE64', 'DATA');
+    await offers('vmcb 0xa000 {\n  n_cr3 0x20000  efer <|>', 'SVME');
+    await offers('vmwrite {\n  ept_pointer WB|<|>\n}', 'WALK4', 'AD');
+    await offers('vcpu 1: vmwrite {\n  <|>\n}', 'guest_rip', 'guest_cs');
+    await offers('vmwrite <|>', 'guest_rip', 'ept_pointer');
+    await offers('vmwrite guest_cr0, <|>', 'PG', 'WP');
+    assert.ok(!(await complete('vmwrite guest_cr0, <|>')).includes('guest_rip'));
+    await offers('vmread <|>', 'exit_qualification');
+    await offers('invept <|>', 'single', 'global');
+    await offers('invept single, <|>', 'WALK4');
+    await offers('invvpid <|>', 'address', 'single-nonglobal');
+    await offers('expect vmcs <|>', 'vm_exit_reason');
+    await offers('expect vmcs vm_exit_reason <|>', 'EPT_VIOLATION');
+    await offers('expect vmcb 0xa000 <|>', 'exitcode', 'exitinfo1');
+    await offers('expect vmcb 0xa000 exitcode <|>', 'NPF', 'HLT');
+  });
+
   it('offers names of the document', async () => {
     const names = 'let uart = 0x1000\nbacking low 2M\nbacking data 2M\n';
     assert.deepEqual(await complete(`${names}load 4 [<|>]`), ['uart']);
@@ -182,6 +202,18 @@ describe('hover', () => {
     await shows('expect spte gfn 1 is mm<|>io', /\*\*mmio\*\* value: a cached MMIO page/);
     await shows('let uart = 0x1000\nload 4 [ua<|>rt]', /\*\*uart\*\* constant: = 0x1000/);
     await shows('backing low 2M\nmemslot add id 0 gpa 0 size 2M host l<|>ow', /\*\*low\*\* backing: backing of 2M/);
+  });
+
+  it('explains fields of VMCBs and VMCSs', async () => {
+    await shows('vmcb 0xa000 { n_c<|>r3 0x20000 }', /\*\*n_cr3\*\* field: VMCB offset 0x0b0: nCR3/);
+    await shows('vmcb 0xa000 { intercept HL<|>T|VMRUN }', /exit code 0x78/, /`0x101000000`/);
+    await shows('vmcb 0xa000 { cs CO<|>DE64 }', /64-bit code/);
+    await shows('vmwrite { guest_r<|>ip 0x1000 }', /VMCS field 0x681e: guest state, natural width/);
+    await shows('vmwrite ept_po<|>inter, 0x2005e', /VMCS field 0x201a: control, 64 bits/);
+    await shows('vmwrite ept_pointer, 0x2<|>005e', /EPTP/, /4-level EPT at 0x20000 WB A\/D/);
+    await shows('expect vmcs exit_qualification 0x1<|>aa', /qualification/i, /write/i);
+    await shows('vm<|>launch', /VMLAUNCH by L1/);
+    await shows('expect vm<|>cs vm_exit_reason HLT', /current VMCS of L1/);
   });
 
   it('decodes numbers by what they are', async () => {

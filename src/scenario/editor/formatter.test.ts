@@ -26,6 +26,10 @@ describe('formatting', () => {
       ['vcpu 0 {cr0 PG cr3 0x1000 gdt 0x5000 limit 0x67}', 'vcpu 0 { cr0 PG  cr3 0x1000  gdt 0x5000 limit 0x67 }'],
       ['machine{kernel v6.1 features nx ,smep}', 'machine { kernel v6.1  features nx, smep }'],
       ['bytes 0=8b  03', 'bytes 0 = 8b 03'],
+      ['vmcb 0xa000{n_cr3 0x20000 cs CODE64}', 'vmcb 0xa000 { n_cr3 0x20000  cs CODE64 }'],
+      ['vmwrite{guest_rip 1 guest_cr0 PG | PE}', 'vmwrite { guest_rip 1  guest_cr0 PG|PE }'],
+      ['vmwrite guest_rip ,1', 'vmwrite guest_rip, 1'],
+      ['expect vmcs  vm_exit_reason HLT guest_rip 1', 'expect vmcs vm_exit_reason HLT guest_rip 1'],
       ['expect   #PF   error P | W', 'expect #PF error P|W'],
       ['  # comment  ', '# comment'],
     ];
