@@ -86,7 +86,7 @@ describe('debug sessions', function () {
     });
     await s.stopped();
     s.note('into the store: the first entry that the processor reads, then KVM');
-    for (let i = 0; i < 8; i++) {
+    for (let i = 0; i < 10; i++) {
       await s.go('stepIn');
       await s.stack();
     }

@@ -17,12 +17,27 @@ type Rule = (station: Station, depth: number, line: number) => boolean;
 
 const NEVER: Rule = () => false;
 
-/** Functions that every entry into the guest goes through: they are on the stack, but stepping does not stop at them. */
+/**
+ * Functions that every entry into the guest, or every call of user space, goes through, and those that do no more than call another: they
+ * are on the stack, but stepping does not stop at them.
+ */
 const SCAFFOLD: ReadonlySet<string> = new Set([
   'kvm_arch_vcpu_ioctl_run',
   'vcpu_run',
   '__vcpu_run',
   'vcpu_enter_guest',
+  'kvm_mmu_reload',
+  'kvm_mmu_load_pgd',
+  '__vmx_handle_exit',
+  'svm_invoke_exit_handler',
+  '__vmx_handle_ept_violation',
+  '__kvm_faultin_pfn',
+  '__kvm_mmu_faultin_pfn',
+  '__kvm_mmu_get_shadow_page',
+  '__link_shadow_page',
+  'kvm_vm_ioctl',
+  'kvm_vm_ioctl_set_memory_region',
+  'kvm_set_memory_region',
 ]);
 
 export class RunControl {

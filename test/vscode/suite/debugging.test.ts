@@ -73,7 +73,12 @@ describe('debugging a scenario', function () {
       stackFrames: { name: string; line: number; source?: { path?: string } }[];
     };
     const names = stackFrames.map((f) => f.name);
-    assert.deepEqual(names.slice(-4, -1), ['kvm_check_and_inject_events', 'vcpu_enter_guest', 'vcpu_run'].slice(-3));
+    assert.deepEqual(names.slice(-5, -1), [
+      'kvm_check_and_inject_events',
+      'vcpu_enter_guest',
+      'vcpu_run',
+      'kvm_arch_vcpu_ioctl_run',
+    ]);
     assert.ok(names.includes('enter_smm'), names.join(' < '));
     assert.match(names.at(-1) ?? '', /^load 4/);
     assert.equal(stackFrames.at(-1)?.line, state.position.line);
