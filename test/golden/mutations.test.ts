@@ -197,6 +197,10 @@ describe('golden property of broken rules', function () {
     it(`finds that ${rule}`, async () => {
       const { failure, operations } = (await verdicts.get(rule)) as Verdict;
       assert.ok(failure, `${operations} operations found nothing`);
-      assert.doesNotMatch(failure.message, /is not a function|is not defined|Cannot read/, 'it fails, but not by a check');
+      assert.doesNotMatch(
+        failure.message,
+        /is not a function|is not defined|Cannot read/,
+        'it fails, but not by a check',
+      );
     });
 });

@@ -5,11 +5,11 @@
  *               [--audit N] [--jobs N] [--only REGEXP] [--length N] [--markdown FILE]
  *
  * `--audit N` audits after each N-th operation (1: after each, which is the default; 0: never); `--length` is the number of operations
- * from one fresh machine to the next. Ctrl-C stops it: what was done until then is printed. The exit code is 1 after a failure, whose
+ * from one fresh machine to the next; `--markdown docs/soak.md` puts the result into that file, after its marker. Ctrl-C stops it: what was done until then is printed. The exit code is 1 after a failure, whose
  * shortest known sequence is printed with the command that runs it again.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -38,6 +38,7 @@ interface Done {
 type Task = readonly [config: string, seed: number, length: number, auditEvery: number];
 
 const WORKER = 'MMUSCOPE_SOAK_WORKER';
+const MARKER = '<!-- From here on written by npm run soak -- --markdown docs/soak.md -->';
 /** After so many failures it stops. */
 const MOST_FAILURES = 5;
 const count = (n: number): string => n.toLocaleString('en-US');
@@ -137,9 +138,16 @@ async function main(): Promise<number> {
     console.log(`\nFAIL ${f.config}, seed ${f.seed}: ${f.failure?.message}\n${f.failure?.text}`);
     console.log(`Again: npm run soak -- --only '^${f.config}$' --seed ${f.seed} --operations ${s.length} --length ${s.length} --audit ${s.auditEvery}`);
   }
-  if (s.markdown !== null && failures.length === 0 && !interrupted) writeFileSync(s.markdown, report);
+  if (s.markdown !== null && failures.length === 0 && !interrupted) insert(s.markdown, report);
   return failures.length > 0 || interrupted ? 1 : 0;
 } // prettier-ignore
+
+/** Puts the result into a file: after the marker if there is one, else as the whole file. */
+function insert(file: string, report: string): void {
+  const old = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const at = old.indexOf(MARKER);
+  writeFileSync(file, at < 0 ? report : `${old.slice(0, at + MARKER.length)}\n\n${report}`);
+}
 
 /** A process of its own, fed until there is nothing left to do. */
 function runWorker(next: () => Task | null, take: (d: Done) => void): Promise<void> {

@@ -674,6 +674,9 @@ export class World {
       tally.skipped++;
       return;
     }
+    // The entries as they are now: where nothing else was possible, they are what was walked.
+    const direct: Visited[] = [];
+    if (page !== null && outs.length === 1) cpu.outcomes(page, kind, user, ac, true, direct);
     const vcpu = this.vcpu(cpu);
     const { regs } = vcpu;
     const insn =
@@ -711,7 +714,7 @@ export class World {
       if (written && slot !== null && !slot.spec.readonly && r.exits.length === 0) this.stored(cpu, outs, r, kind, size, offset, value, visited, stored);
     } else tally.faults++;
     this.takeFlags(cpu, visited, gva, written, text);
-    const simple = outs.length === 1 && done.kind === 'access' && page !== null && visited.length === this.walkLength();
+    const simple = outs.length === 1 && done.kind === 'access' && page !== null && sameEntries(visited, direct);
     // A cached MMIO access of shadow paging does without a walk, so nobody sets D (v6.1 vcpu_mmio_gva_to_gpa()).
     const cached = !this.tdp && done.kind === 'access' && this.ref.slotAt(cpu.as, done.gpa / PAGE) === null;
     if (simple) this.mustHaveFlags(cpu, visited, written && !cached, stored, text);
@@ -737,11 +740,6 @@ export class World {
 
   private isYoung(cpu: Cpu, o: Outcome): boolean {
     return o.kind === 'access' && this.mayBeHidden(o.gpa / PAGE, this.ref.slotAt(cpu.as, o.gpa / PAGE));
-  }
-
-  private walkLength(): number {
-    const { guest, shape } = this.mode;
-    return guest === 'pae' ? 2 : shape.levels;
   }
 
   /**
@@ -1071,6 +1069,9 @@ export class World {
 /** Pages of state-save areas: the machine's own. */
 const isSaveArea = (page: number): boolean =>
   page <= pageIn('smram', SAVE_GFN - 0x30) && page > pageIn('smram', SAVE_GFN - 0x30) - GUEST_VCPUS;
+
+const sameEntries = (a: readonly Visited[], b: readonly Visited[]): boolean =>
+  a.length === b.length && a.every((v, i) => v.page === b[i].page && v.offset === b[i].offset);
 
 function setCpl(vcpu: KvmVcpu, cpl: number): void {
   vcpu.regs.cs.dpl = cpl;
