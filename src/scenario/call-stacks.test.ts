@@ -3,8 +3,11 @@
  * (reference/kvm-mmu-model.md chapter 29, 3.12 and 4.4).
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import type { KvmEvent } from '../kvm/events';
+import { frameNames } from '../kvm/functions';
 import type { Observer } from '../kvm/observer';
+import { parseKernel } from '../words/kernels';
 import { Interpreter } from './interpreter';
 import { program } from './testing/helpers';
 
@@ -461,5 +464,69 @@ dirty_log get id 0
       const gone = stacksOf(guest('spp-rfc-2018') + 'memslot delete id 1\nload 4 [0x1000]\n');
       saw(gone, 'kvm_mmu_free_roots → mmu_free_root_page');
     });
+  });
+});
+
+describe('call stacks of nested guests', () => {
+  const example = (name: string, kernel: string): Map<string, Set<string>> =>
+    stacksOf(readFileSync(`examples/${name}.mmu`, 'utf8').replace(/kernel \S+/, `kernel ${kernel}`));
+
+  it('v6.1, Intel', () => {
+    const s = example('nested-vmx', 'v6.1');
+    const entry =
+      '__vmx_handle_exit → handle_vmlaunch → nested_vmx_run → nested_vmx_enter_non_root_mode → prepare_vmcs02';
+    saw(s, `${entry} → nested_ept_init_mmu_context → kvm_init_shadow_ept_mmu → kvm_mmu_new_pgd`);
+    saw(s, `${entry} → nested_ept_init_mmu_context → kvm_init_shadow_ept_mmu → kvm_calc_shadow_ept_root_page_role`);
+    saw(s, `${entry} → nested_vmx_load_cr3 → kvm_init_mmu → init_kvm_nested_mmu`);
+    const fault = 'handle_ept_violation → kvm_mmu_page_fault → kvm_mmu_do_page_fault → ept_page_fault';
+    saw(s, `${fault} → ept_walk_addr → ept_walk_addr_generic`);
+    saw(s, `${fault} → ept_fetch → kvm_mmu_get_child_sp → kvm_mmu_get_shadow_page`);
+    saw(s, `${fault} → kvm_inject_emulated_page_fault → nested_ept_inject_page_fault → nested_vmx_vmexit`);
+    saw(s, '__vmx_handle_exit → nested_vmx_reflect_vmexit → nested_vmx_vmexit → load_vmcs12_host_state');
+    saw(s, '__vmx_handle_exit → handle_invept');
+  });
+
+  it('v4.19, Intel', () => {
+    const s = example('nested-vmx', 'v4.19');
+    saw(s, 'handle_vmlaunch → nested_vmx_run → enter_vmx_non_root_mode → prepare_vmcs02');
+    saw(s, 'ept_page_fault → inject_page_fault → nested_ept_inject_page_fault → nested_vmx_vmexit');
+  });
+
+  it('v6.1, AMD', () => {
+    const s = example('nested', 'v6.1');
+    const entry = 'svm_invoke_exit_handler → vmrun_interception → nested_svm_vmrun → enter_svm_guest_mode';
+    saw(s, `${entry} → nested_vmcb02_prepare_control → nested_svm_init_mmu_context → kvm_init_shadow_npt_mmu`);
+    saw(s, `${entry} → nested_svm_load_cr3`);
+    const fault = 'npf_interception → kvm_mmu_page_fault → kvm_mmu_do_page_fault → paging64_page_fault';
+    saw(s, `${fault} → kvm_inject_emulated_page_fault → nested_svm_inject_npf_exit → nested_svm_vmexit`);
+    saw(s, 'svm_handle_exit → nested_svm_exit_handled → nested_svm_vmexit');
+    saw(s, 'paging64_gva_to_gpa → paging64_walk_addr_generic → translate_nested_gpa');
+  });
+
+  it('v4.4, AMD', () => {
+    const s = example('nested', 'v4.4');
+    saw(s, 'handle_exit → vmrun_interception → nested_svm_vmrun → nested_svm_init_mmu_context → kvm_init_shadow_mmu');
+    saw(
+      s,
+      'pf_interception → kvm_mmu_page_fault → paging64_page_fault → inject_page_fault → nested_svm_inject_npf_exit',
+    );
+  });
+});
+
+describe('names of frames', () => {
+  it('are function-breakpoint names of the kernel, whatever an example does in it', () => {
+    const kernels = ['v3.6', 'v4.4', 'v4.19', 'v5.10', 'v6.1', 'v6.12', 'v7.3'];
+    for (const kernel of kernels) {
+      const legal = new Set(frameNames(parseKernel(kernel)).values());
+      for (const settings of ['', 'vendor amd', 'paging shadow', 'tdp_mmu off']) {
+        const names = [...stacksOf(guest(kernel, settings)).keys()].filter((n) => !n.startsWith('event '));
+        assert.ok(names.length > 30, `${kernel} ${settings}: ${names.length} functions`);
+        assert.deepEqual(
+          names.filter((n) => !legal.has(n)),
+          [],
+          `${kernel} ${settings}`,
+        );
+      }
+    }
   });
 });
