@@ -7,47 +7,31 @@
  *
  * Sources: SDM vol. 3A chapter 6 (delivery), vol. 3C 25-27 (what exits, what is saved); APM vol. 2 chapter 15.
  */
-import * as A from './access';
 import type { Bus } from './bus';
 import { combine, deliver, frameFlags, softwareEvent, type DeliveryOptions } from './exceptions';
 import { advance, execute } from './exec';
-import {
-  emptyExit,
-  EVENT_TYPE,
-  noIntercepts,
-  type GuestEvent,
-  type Intercepts,
-  type VmExit,
-  type VmExitKind,
-} from './exits';
+import { emptyExit, EVENT_TYPE, type GuestEvent, type VmExit } from './exits';
 import { decodeInsn, type Insn } from './insn';
-import type { LinearMemory } from './linear-memory';
-import type { PhysMemory } from './memory';
 import { readGpr, readOperand, truncate, VECTOR, writeOperand } from './operands';
+import { lo32, PAGE } from './processor-access';
+import { ProcessorRegisters } from './processor-registers';
+import { RFLAGS } from './regs';
 import type { ShadowVmcs } from './vmcs';
-import { cr0Fault, CR0, cr4Fault, CR4, EFER, MSR, RFLAGS, type CpuState } from './regs';
 
 export { EVENT_TYPE, noIntercepts } from './exits';
 export type { GuestEvent, Intercepts, VmExit, VmExitKind } from './exits';
 
 const U32 = 0xffff_ffffn;
-const PAGE = 4096;
-
-const lo32 = (v: bigint): number => Number(v & U32) | 0;
-const hi32 = (v: bigint): number => Number((v >> 32n) & U32) | 0;
 
 /** Largest number of nested deliveries before a fault loop would be our bug. */
 const MAX_DELIVERIES = 64;
 
-export class Processor implements Bus {
-  intercepts: Intercepts = noIntercepts();
+export class Processor extends ProcessorRegisters implements Bus {
   /** The event to deliver before the first instruction of the next run (event injection); taken by the run. */
   inject: GuestEvent | null = null;
   /** A pseudo-instruction that raised an exception is over once that was delivered: the run ends with `done`. */
   stopOnDelivery = false;
   delivery: DeliveryOptions = { pushBeforeVector: false, ssBeforeEsp: false };
-  /** Each MOV to CR0 loads the PDPTEs (quirk bochs-mov-cr0-pdptes). */
-  loadsPdptesAlways = false;
   /** Values of RDTSC and CPUID, data of the machine. */
   tsc = 0n;
   cpuid: (leaf: number, subleaf: number) => readonly [number, number, number, number] = () => [0, 0, 0, 0];
@@ -55,26 +39,6 @@ export class Processor implements Bus {
   shadowVmcs: ShadowVmcs | null = null;
   /** Told of each event when its delivery begins. */
   onEvent: ((e: GuestEvent, address: bigint | null) => void) | null = null;
-
-  /** {@link Bus.value} */
-  value = 0n;
-  private readonly exit: VmExit = emptyExit();
-  private exited = false;
-  private pending: GuestEvent | null = null;
-  private pendingAddress: bigint | null = null;
-  /** an event is being delivered: the flags that an exit saves are those of its frame */
-  private delivering = false;
-  private current: Insn | null = null;
-  /** Host addresses of the two parts of the last prepared access, and how many bytes the first has. */
-  private hpa0 = 0;
-  private hpa1 = 0;
-  private part0 = 0;
-
-  constructor(
-    readonly state: CpuState,
-    public mmu: LinearMemory,
-    public memory: PhysMemory,
-  ) {}
 
   /**
    * Runs until something exits.
@@ -195,155 +159,6 @@ export class Processor implements Bus {
     return (bit === 1) === match;
   }
 
-  /** {@link Bus.exception} */
-  exception(vector: number, errorCode: number | null): false {
-    this.pending = { vector, type: EVENT_TYPE.EXCEPTION, errorCode, insnLen: 0 };
-    return false;
-  }
-
-  // ---- Exits ----
-
-  private stop(kind: VmExitKind): false {
-    this.exited = true;
-    // Set again by what is a fault; an instruction that exits by itself leaves no RF behind (SDM vol. 3C 27.3.3).
-    if (this.intercepts.savesRf && !this.delivering) this.state.rflags &= ~RFLAGS.RF;
-    this.exit.kind = kind;
-    this.exit.insn = this.current;
-    return false;
-  }
-
-  /** Turns the status of a failed translation into an exception or an exit. */
-  private translationFailed(status: number, linear: bigint | null): false {
-    const { r } = this.mmu;
-    switch (status) {
-      case A.PF:
-        this.pendingAddress = linear;
-        return this.exception(VECTOR.PF, r[A.R_ERROR]);
-      case A.NON_CANONICAL:
-      case A.GP_PDPTE:
-        return this.exception(VECTOR.GP, 0);
-      case A.VE:
-        return this.exception(VECTOR.VE, null);
-      default: {
-        this.stop(
-          status === A.NPF
-            ? 'npf'
-            : status === A.EPT_VIOLATION
-              ? 'ept_violation'
-              : status === A.EPT_MISCONFIG
-                ? 'ept_misconfig'
-                : status === A.PML_FULL
-                  ? 'pml_full'
-                  : 'spp',
-        );
-        if (this.intercepts.savesRf && !this.delivering) this.state.rflags |= RFLAGS.RF;
-        this.exit.gpa = (r[A.R_FAULT_GPA_HI] >>> 0) * 0x1_0000_0000 + (r[A.R_FAULT_GPA_LO] >>> 0);
-        this.exit.codeLo = r[A.R_QUAL_LO] >>> 0;
-        this.exit.codeHi = r[A.R_QUAL_HI] >>> 0;
-        this.exit.gva = linear;
-        return false;
-      }
-    }
-  }
-
-  // ---- Memory ----
-
-  private dataAccess(type: number): number {
-    const s = this.state;
-    return type | (s.cpl === 3 ? A.ACC_USER : 0) | ((s.rflags & RFLAGS.AC) !== 0n ? A.ACC_AC : 0);
-  }
-
-  /** Translates all of an access, which may cross a page, before any of it is done. */
-  private prepare(linear: bigint, size: number, access: number): boolean {
-    const { mmu } = this;
-    const lo = lo32(linear);
-    const hi = hi32(linear);
-    mmu.setAccessSize(size);
-    let status = mmu.translate(lo, hi, access);
-    if (status !== A.OK) return this.translationFailed(status, linear);
-    this.hpa0 = (mmu.r[A.R_HPA_HI] >>> 0) * 0x1_0000_0000 + (mmu.r[A.R_HPA_LO] >>> 0);
-    const room = PAGE - (lo & (PAGE - 1));
-    this.part0 = size <= room ? size : room;
-    if (size <= room) return true;
-    const second = this.wrap(linear + BigInt(room));
-    status = mmu.translate(lo32(second), hi32(second), access);
-    if (status !== A.OK) return this.translationFailed(status, second);
-    this.hpa1 = (mmu.r[A.R_HPA_HI] >>> 0) * 0x1_0000_0000 + (mmu.r[A.R_HPA_LO] >>> 0);
-    return true;
-  }
-
-  private wrap(linear: bigint): bigint {
-    return truncate(linear, this.state.longModeActive ? 8 : 4);
-  }
-
-  private readPrepared(size: number): void {
-    const { memory, hpa0 } = this;
-    if (this.part0 === size && (hpa0 & (size - 1)) === 0 && size <= 8) {
-      this.value =
-        size === 8
-          ? memory.readQ(hpa0)
-          : BigInt(size === 4 ? memory.read32(hpa0) : size === 2 ? memory.read16(hpa0) : memory.read8(hpa0));
-      return;
-    }
-    let v = bytesToBigint(memory.readBytes(hpa0, this.part0));
-    if (this.part0 < size) v |= bytesToBigint(memory.readBytes(this.hpa1, size - this.part0)) << BigInt(8 * this.part0);
-    this.value = v;
-  }
-
-  private writePrepared(size: number, value: bigint): void {
-    const { memory, hpa0 } = this;
-    if (this.part0 === size && (hpa0 & (size - 1)) === 0 && size <= 8) {
-      if (size === 8) memory.writeQ(hpa0, lo32(value), hi32(value));
-      else if (size === 4) memory.write32(hpa0, lo32(value));
-      else if (size === 2) memory.write16(hpa0, Number(value));
-      else memory.write8(hpa0, Number(value));
-      return;
-    }
-    const bytes = bigintToBytes(value, size);
-    memory.writeBytes(hpa0, bytes.subarray(0, this.part0));
-    if (this.part0 < size) memory.writeBytes(this.hpa1, bytes.subarray(this.part0));
-  }
-
-  read(linear: bigint, size: number): boolean {
-    if (!this.prepare(linear, size, this.dataAccess(A.ACC_READ))) return false;
-    this.readPrepared(size);
-    return true;
-  }
-
-  write(linear: bigint, size: number, value: bigint): boolean {
-    if (!this.prepare(linear, size, this.dataAccess(A.ACC_WRITE))) return false;
-    this.writePrepared(size, value);
-    return true;
-  }
-
-  rmwRead(linear: bigint, size: number): boolean {
-    if (!this.prepare(linear, size, this.dataAccess(A.ACC_WRITE))) return false;
-    this.readPrepared(size);
-    return true;
-  }
-
-  /** The pages were checked for writing by {@link rmwRead}. */
-  rmwWrite(_linear: bigint, size: number, _old: bigint, value: bigint): boolean {
-    this.writePrepared(size, value);
-    return true;
-  }
-
-  systemRead(linear: bigint, size: number): boolean {
-    if (!this.prepare(linear, size, A.ACC_READ | A.ACC_IMPLICIT)) return false;
-    this.readPrepared(size);
-    return true;
-  }
-
-  systemWrite(linear: bigint, size: number, value: bigint): boolean {
-    if (!this.prepare(linear, size, A.ACC_WRITE | A.ACC_IMPLICIT)) return false;
-    this.writePrepared(size, value);
-    return true;
-  }
-
-  fetch(linear: bigint): boolean {
-    return this.prepare(linear, 1, this.dataAccess(A.ACC_FETCH));
-  }
-
   // ---- Fetch ----
 
   private fetchPseudo(insn: Insn): Insn | null {
@@ -383,235 +198,6 @@ export class Processor implements Bus {
       );
     }
     return insn;
-  }
-
-  // ---- Control registers, MSRs, ports ----
-
-  readCr(n: number): boolean {
-    const s = this.state;
-    if ((this.intercepts.crRead >>> n) & 1) return this.crExit(n, false, 0n, false);
-    const { cr0Mask, cr4Mask } = this.intercepts;
-    const cr0Shadow = this.intercepts.cr0Shadow ?? s.cr0;
-    const cr4Shadow = this.intercepts.cr4Shadow ?? s.cr4;
-    switch (n) {
-      case 0:
-        this.value = (s.cr0 & ~cr0Mask) | (cr0Shadow & cr0Mask);
-        return true;
-      case 2:
-        this.value = s.cr2;
-        return true;
-      case 3:
-        this.value = s.cr3;
-        return true;
-      case 4:
-        this.value = (s.cr4 & ~cr4Mask) | (cr4Shadow & cr4Mask);
-        return true;
-      case 8:
-        this.value = s.cr8;
-        return true;
-      default:
-        return this.exception(VECTOR.UD, null);
-    }
-  }
-
-  writeCr(n: number, value: bigint): boolean {
-    const s = this.state;
-    const { intercepts: c } = this;
-    if ((c.crWrite >>> n) & 1) return this.crExit(n, true, value, false);
-    if (n === 0) {
-      if (c.cr0SelectiveWrite && ((value ^ s.cr0) & ~(CR0.TS | CR0.MP)) !== 0n)
-        return this.crExit(0, true, value, true);
-      if (((value ^ (c.cr0Shadow ?? s.cr0)) & c.cr0Mask) !== 0n) return this.crExit(0, true, value, false);
-      return this.loadCr0((s.cr0 & c.cr0Mask) | (value & ~c.cr0Mask));
-    }
-    if (n === 3) return this.loadCr3(value);
-    if (n === 4) {
-      if (((value ^ (c.cr4Shadow ?? s.cr4)) & c.cr4Mask) !== 0n) return this.crExit(4, true, value, false);
-      return this.loadCr4((s.cr4 & c.cr4Mask) | (value & ~c.cr4Mask));
-    }
-    if (n === 2) s.cr2 = value;
-    else if (n === 8) {
-      if (value > 15n) return this.exception(VECTOR.GP, 0);
-      s.cr8 = value;
-    } else return this.exception(VECTOR.UD, null);
-    return true;
-  }
-
-  private crExit(n: number, write: boolean, value: bigint, selective: boolean): false {
-    this.stop('cr_access');
-    const gpr = write ? this.current?.src : this.current?.dst;
-    this.exit.cr = { n, write, value, reg: gpr?.kind === 'reg' ? gpr.reg : -1, selective };
-    return false;
-  }
-
-  private loadCr0(value: bigint): boolean {
-    const s = this.state;
-    value |= CR0.ET;
-    if (cr0Fault(s, value, s.codeBits === 64)) return this.exception(VECTOR.GP, 0);
-    const old = s.cr0;
-    const pagingChanged = ((old ^ value) & CR0.PG) !== 0n;
-    const oldEfer = s.efer;
-    s.cr0 = value;
-    if (pagingChanged && (s.efer & EFER.LME) !== 0n) s.efer = value & CR0.PG ? s.efer | EFER.LMA : s.efer & ~EFER.LMA;
-    const pae = s.paging && (s.cr4 & CR4.PAE) !== 0n && !s.longModeActive;
-    const reloads = this.loadsPdptesAlways || ((old ^ value) & (CR0.PG | CR0.CD | CR0.NW)) !== 0n;
-    if (pae && reloads && !this.reloadPdptes()) {
-      s.cr0 = old;
-      s.efer = oldEfer;
-      this.mmu.loadRegisters(s);
-      return false;
-    }
-    this.mmu.loadRegisters(s);
-    // SDM vol. 3A 4.10.4.1: changing PG or setting WP.. only PG 1->0 invalidates everything by itself
-    if (pagingChanged) this.mmu.flush(true);
-    return true;
-  }
-
-  private loadCr3(value: bigint): boolean {
-    const s = this.state;
-    const keep = (s.cr4 & CR4.PCIDE) !== 0n && value >> 63n === 1n;
-    if ((s.cr4 & CR4.PCIDE) !== 0n) value &= (1n << 63n) - 1n;
-    if (s.longModeActive && value >> 52n) return this.exception(VECTOR.GP, 0);
-    const old = s.cr3;
-    s.cr3 = value;
-    if (s.paging && (s.cr4 & CR4.PAE) !== 0n && !s.longModeActive && !this.reloadPdptes()) {
-      s.cr3 = old;
-      this.mmu.loadRegisters(s);
-      return false;
-    }
-    this.mmu.loadRegisters(s);
-    if (!keep) this.mmu.flush(false);
-    return true;
-  }
-
-  private loadCr4(value: bigint): boolean {
-    const s = this.state;
-    if (cr4Fault(s, value)) return this.exception(VECTOR.GP, 0);
-    const old = s.cr4;
-    s.cr4 = value;
-    const changed = old ^ value;
-    const pae = s.paging && (value & CR4.PAE) !== 0n && !s.longModeActive;
-    if (pae && (changed & (CR4.PAE | CR4.PSE | CR4.PGE | CR4.SMEP)) !== 0n && !this.reloadPdptes()) {
-      s.cr4 = old;
-      this.mmu.loadRegisters(s);
-      return false;
-    }
-    this.mmu.loadRegisters(s);
-    const smepSet = (changed & value & CR4.SMEP) !== 0n;
-    const pcideCleared = (changed & old & CR4.PCIDE) !== 0n;
-    if ((changed & (CR4.PGE | CR4.PAE | CR4.PSE | CR4.LA57)) !== 0n || pcideCleared) this.mmu.flush(true);
-    else if (smepSet) this.mmu.flush(false);
-    return true;
-  }
-
-  private reloadPdptes(): boolean {
-    const status = this.mmu.loadPdptes(this.state);
-    return status === A.OK || this.translationFailed(status, null);
-  }
-
-  readMsr(msr: number): boolean {
-    if (this.msrExits(msr)) return this.msrExit(msr, false, 0n);
-    const s = this.state;
-    switch (msr) {
-      case MSR.EFER:
-        this.value = s.efer;
-        return true;
-      case MSR.FS_BASE:
-        this.value = s.fs.base;
-        return true;
-      case MSR.GS_BASE:
-        this.value = s.gs.base;
-        return true;
-      case MSR.PKRS:
-        this.value = BigInt(s.pkrs);
-        return true;
-      default:
-        this.value = s.msrs.get(msr) ?? 0n;
-        return true;
-    }
-  }
-
-  writeMsr(msr: number, value: bigint): boolean {
-    if (this.msrExits(msr)) return this.msrExit(msr, true, value);
-    const s = this.state;
-    switch (msr) {
-      case MSR.EFER: {
-        if (s.paging && ((value ^ s.efer) & EFER.LME) !== 0n) return this.exception(VECTOR.GP, 0);
-        s.efer = (value & ~EFER.LMA) | (s.efer & EFER.LMA);
-        this.mmu.loadRegisters(s);
-        return true;
-      }
-      case MSR.FS_BASE:
-      case MSR.GS_BASE: {
-        if (!s.isCanonical(value)) return this.exception(VECTOR.GP, 0);
-        const name = msr === MSR.FS_BASE ? 'fs' : 'gs';
-        s[name] = { ...s[name], base: value };
-        return true;
-      }
-      case MSR.PKRS:
-        if (value >> 32n) return this.exception(VECTOR.GP, 0);
-        s.pkrs = Number(value);
-        this.mmu.loadRegisters(s);
-        return true;
-      default:
-        s.msrs.set(msr, value);
-        return true;
-    }
-  }
-
-  private msrExits(msr: number): boolean {
-    return this.intercepts.msrPassthrough !== null && !this.intercepts.msrPassthrough.has(msr);
-  }
-
-  private msrExit(index: number, write: boolean, value: bigint): false {
-    this.stop('msr');
-    this.exit.msr = { index, write, value };
-    return false;
-  }
-
-  writePkru(value: number): boolean {
-    this.state.pkru = value >>> 0;
-    this.mmu.loadRegisters(this.state);
-    return true;
-  }
-
-  invlpg(linear: bigint): boolean {
-    if (this.intercepts.insns.has('invlpg')) {
-      this.stop('invlpg');
-      this.exit.address = linear;
-      return false;
-    }
-    this.mmu.invlpg(lo32(linear), hi32(linear));
-    return true;
-  }
-
-  invpcid(type: number, pcid: number, linear: bigint): boolean {
-    if (this.intercepts.insns.has('invpcid')) {
-      this.stop('insn');
-      this.exit.address = linear;
-      return false;
-    }
-    this.mmu.invpcid(type, pcid, lo32(linear), hi32(linear));
-    return true;
-  }
-
-  in(port: number, size: number): boolean {
-    if (this.intercepts.io) return this.ioExit(port, size, false, 0n);
-    // no device is simulated below the hypervisor: an empty bus reads as ones
-    this.value = (1n << BigInt(8 * size)) - 1n;
-    return true;
-  }
-
-  out(port: number, size: number, value: bigint): boolean {
-    return this.intercepts.io ? this.ioExit(port, size, true, value) : true;
-  }
-
-  private ioExit(port: number, size: number, write: boolean, value: bigint): false {
-    this.stop('io');
-    const i = this.current!;
-    const where = write ? i.dst : i.src;
-    this.exit.io = { port, size, write, value, nextRip: this.state.rip + BigInt(i.len), imm: where?.kind === 'imm' };
-    return false;
   }
 
   /** VMREAD or VMWRITE of a shadow VMCS; null: this field exits. */
@@ -682,16 +268,4 @@ export class Processor implements Bus {
 /** Thrown for code that the decoder does not know. The message is one sentence for the user. */
 export class UnknownInstruction extends Error {
   override readonly name = 'UnknownInstruction';
-}
-
-function bytesToBigint(bytes: Uint8Array): bigint {
-  let v = 0n;
-  for (let i = bytes.length - 1; i >= 0; i--) v = (v << 8n) | BigInt(bytes[i]);
-  return v;
-}
-
-function bigintToBytes(value: bigint, size: number): Uint8Array {
-  const bytes = new Uint8Array(size);
-  for (let i = 0; i < size; i++) bytes[i] = Number((value >> BigInt(8 * i)) & 0xffn);
-  return bytes;
 }
