@@ -191,7 +191,7 @@ const DEFECTS: Record<string, readonly (readonly [() => { m: Machine; vcpu: KvmV
   ],
   M3: [
     [
-      () => world({ kernel: 'v6.12' }),
+      () => world({ kernel: 'v7.3' }),
       ({ vcpu }) => {
         vcpu.mmio_gfn = 5;
         vcpu.mmio_gen = vcpu.kvm.memslots[0].generation;

@@ -74,8 +74,11 @@ export interface KernelCaps {
   /** PFERR_GUEST_FINAL/PAGE bits (32, 33) passed on (v4.9+ on AMD, v5.x on Intel) */
   readonly guestFinalBits: boolean;
   /** the vCPU's MMIO cache is compared with the generation of address space 0 whatever the vCPU's (v4.4 x86.h; seen in
-   * snapshots of 6.1.176, where mmio_gen is the generation of address space 0 inside SMM; 6.1.192 uses the vCPU's) */
+   * snapshots of 6.1.176, where mmio_gen is the generation of address space 0 inside SMM, and in a run of 6.12.107; 6.1.192 uses the
+   * vCPU's; from when on the main line does is not known, before v6.13 it does not) */
   readonly mmioCacheGenerationOfAs0: boolean;
+  /** what L1 reads as exit qualification of a misconfiguration of its EPT: that of the violation behind it, or 0 (v6.10) */
+  readonly eptMisconfigQualification: 'kept' | 'zero';
   /** SMM entry order: hflags and role change before (v6.1) or after (v4.4) the state is written */
   readonly smmExitFirst: boolean;
   /** a freed root of the TDP MMU stays for reuse until it is invalidated (6.1.y, v6.2+) */
@@ -153,8 +156,10 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
     guestFinalBits: at(kernel, 'v4.19'),
+    // Releases that end in a stable number that nobody looked at are taken for those of the reference, 6.1.192 among them.
     mmioCacheGenerationOfAs0:
-      !at(kernel, 'v6.1') || (kernel.major === 6 && kernel.minor === 1 && (kernel.patch ?? 999) <= 176),
+      !at(kernel, 'v7.3') && !(kernel.major === 6 && kernel.minor === 1 && (kernel.patch ?? 999) > 176),
+    eptMisconfigQualification: at(kernel, 'v6.10') ? 'zero' : 'kept',
     smmExitFirst: at(kernel, 'v5.10'),
     tdpRootsKept: at(kernel, 'v6.1'),
     childSpExists: at(kernel, 'v6.1') ? 'same-gfn-and-role' : 'present-and-small',

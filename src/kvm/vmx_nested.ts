@@ -338,7 +338,10 @@ export function nested_ept_inject_page_fault(vcpu: KvmVcpu, error_code: number, 
     reason = EXIT_REASON.PML_FULL;
     qualification &= 1n << 12n;
   } else {
-    if (error_code & 8) reason = EXIT_REASON.EPT_MISCONFIG;
+    if (error_code & 8) {
+      reason = EXIT_REASON.EPT_MISCONFIG;
+      if (m.caps.eptMisconfigQualification === 'zero') qualification = 0n;
+    }
     nested_ept_invalidate_addr(vcpu, n, address);
   }
   const name = reason === EXIT_REASON.PML_FULL ? 'PML_FULL' : error_code & 8 ? 'EPT_MISCONFIG' : 'EPT_VIOLATION';
