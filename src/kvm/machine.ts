@@ -184,6 +184,22 @@ const MEM_READ_RESULT = 0xd0000000n;
 
 declareImmutable(RoleCodec);
 
+/** kvm_x86_ops.flush_tlb_… of the two modules. */
+const FLUSHES = {
+  intel: {
+    all: 'vmx_flush_tlb_all',
+    current: 'vmx_flush_tlb_current',
+    guest: 'vmx_flush_tlb_guest',
+    gva: 'vmx_flush_tlb_gva',
+  },
+  amd: {
+    all: 'svm_flush_tlb_all',
+    current: 'svm_flush_tlb_current',
+    guest: 'svm_flush_tlb_guest',
+    gva: 'svm_flush_tlb_gva',
+  },
+} as const;
+
 /** Enters a frame if somebody watches. */
 export function enter(m: Machine, name: FrameName, vcpu: number, locals: FrameLocals): void {
   if (m.observer !== null) m.frames.enter(m.observer, 'kvm', name, vcpu, locals);
@@ -756,34 +772,29 @@ export class Machine {
     configureProcessor(this, vcpu);
   }
 
-  /** kvm_x86_ops.flush_tlb_…: of which module. */
-  private get vendorPrefix(): 'vmx' | 'svm' {
-    return this.config.vendor === 'intel' ? 'vmx' : 'svm';
-  }
-
   flush_tlb_all(vcpu: KvmVcpu, reason: string): void {
-    enter(this, `${this.vendorPrefix}_flush_tlb_all`, vcpu.vcpu_id, null);
+    enter(this, FLUSHES[this.config.vendor].all, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'all', reason);
     this.memoryOf(vcpu).flushBy('all');
     leave(this);
   }
 
   flush_tlb_current(vcpu: KvmVcpu, reason: string): void {
-    enter(this, `${this.vendorPrefix}_flush_tlb_current`, vcpu.vcpu_id, null);
+    enter(this, FLUSHES[this.config.vendor].current, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'current', reason);
     this.memoryOf(vcpu).flushBy('current');
     leave(this);
   }
 
   flush_tlb_guest(vcpu: KvmVcpu, reason: string): void {
-    enter(this, `${this.vendorPrefix}_flush_tlb_guest`, vcpu.vcpu_id, null);
+    enter(this, FLUSHES[this.config.vendor].guest, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'guest', reason);
     this.memoryOf(vcpu).flushBy('guest');
     leave(this);
   }
 
   flush_tlb_gva(vcpu: KvmVcpu, gva: bigint): void {
-    enter(this, `${this.vendorPrefix}_flush_tlb_gva`, vcpu.vcpu_id, null);
+    enter(this, FLUSHES[this.config.vendor].gva, vcpu.vcpu_id, null);
     this.flushed(vcpu, 'gva', `INVLPG 0x${gva.toString(16)}`);
     vcpu.processor.mmu.invlpg(Number(gva & 0xffffffffn), Number(gva >> 32n));
     leave(this);

@@ -18,8 +18,6 @@ function entered(frame: string): boolean {
     const [, name, place] = fname;
     return sources.includes(`_${name}${place}\``) || sources.includes(`'paging64_${name}${place}'`);
   }
-  const flush = /^(?:vmx|svm)(_flush_tlb_\w+)$/.exec(frame);
-  if (flush) return sources.includes(`}${flush[1]}\``);
   const vmx = /^handle_(\w+)$/.exec(frame);
   if (vmx) return sources.includes(`'${vmx[1]}'`) && sources.includes('`handle_${');
   const svm = /^(\w+)_interception$/.exec(frame);
