@@ -163,7 +163,7 @@ describe('where role bits come from, against the KVM model', () => {
 });
 
 describe('where role bits come from, as the Variables view says it', () => {
-  for (const example of ['roles', 'nested'])
+  for (const example of ['roles', 'nested', 'nested-vmx'])
     for (const kernel of ['v4.4', 'v4.20', 'v5.10', 'v5.14', 'seed1', 'v6.1', 'v7.3'])
       it(`holds after every statement of ${example}.mmu under ${kernel}`, () => {
         const text = readFileSync(new URL(`../examples/${example}.mmu`, import.meta.url), 'utf8');
@@ -173,13 +173,19 @@ describe('where role bits come from, as the Variables view says it', () => {
         assert.ok(program);
         const interpreter = new Interpreter(program);
         let known = 0;
+        /** MMUs that were in use, and all origins of which could be computed */
+        const used = new Set<string>();
         while (!interpreter.done) {
           const { statement } = interpreter.step();
           for (const vcpu of interpreter.machine.vcpus)
             for (const mmu of [vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu]) {
               const { paging, vendor } = interpreter.machine.config;
               const use = mmuUseOf(mmu.name, paging, vendor);
-              for (const { name, decoded, because } of roleWords(vcpu, mmu, kernel))
+              const words = roleWords(vcpu, mmu, kernel);
+              const inUse = vcpu.mmu === mmu || vcpu.walk_mmu === mmu;
+              if (inUse && !words.some((w) => Object.values(w.because).some((b) => b.includes('unknown'))))
+                used.add(mmu.name);
+              for (const { name, decoded, because } of words)
                 for (const { field, value } of decoded.fields) {
                   if (because[field.name] === undefined) continue;
                   const origin = originsOf(kernel, name, use).get(field.name)?.evaluate(roleInputs(vcpu, mmu));
@@ -194,5 +200,9 @@ describe('where role bits come from, as the Variables view says it', () => {
             }
         }
         assert.ok(known > 0);
+        // Shadow EPT of v4.20 .. v5.13 has registers that L1 had when it entered L2, which nobody remembers.
+        const forgotten = example === 'nested-vmx' && ['v4.20', 'v5.10'].includes(kernel);
+        if (example !== 'roles')
+          assert.deepEqual([...used].sort(), [...(forgotten ? [] : ['guest_mmu']), 'nested_mmu', 'root_mmu']);
       });
 });

@@ -190,6 +190,8 @@ export interface MmuView {
   walk: boolean;
   /** words by the kernel's names: cpu_role, root_role (mmu_role, base_role in older kernels) */
   words: NamedWord[];
+  /** what the names in the formulas of its roles are (`CR0.WP`, `tdp_level`); what is not there is unknown */
+  inputs: Record<string, number>;
   rootHpa: Hex | null;
   pgd: Hex | null;
   prevRoots: { pgd: Hex; hpa: Hex }[];

@@ -87,6 +87,7 @@ export function mmuView(mmu: MmuState): MmuView {
     active: mmu.active,
     walk: mmu.walk,
     words: mmu.words.map(({ name, decoded, because }) => ({ name, word: wordView(decoded, because) })),
+    inputs: Object.fromEntries(Object.entries(mmu.inputs).flatMap(([k, v]) => (v === undefined ? [] : [[k, v]]))),
     rootHpa: hexOrNull(mmu.rootHpa),
     pgd: hexOrNull(mmu.pgd),
     prevRoots: mmu.prevRoots.map(({ pgd, hpa }) => ({ pgd: hex(pgd), hpa: hex(hpa) })),

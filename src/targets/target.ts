@@ -6,6 +6,7 @@
  * good until the position moves. Addresses and 64-bit words are bigint; nothing here is on a hot path. Whatever a source
  * cannot know is null or a node whose value says `unknown`, never a guess. User errors are {@link TargetError}.
  */
+import type { Inputs } from '../words/formula';
 import type { Decoded } from '../words/word';
 import type { WalkStep, WhyRecord } from '../hw/why';
 import type { KvmEvent } from '../kvm/events';
@@ -258,6 +259,8 @@ export interface MmuState {
   readonly active: boolean;
   readonly walk: boolean;
   readonly words: readonly MmuWord[];
+  /** what the names in the formulas of its roles are (src/words/role-origins.ts), as far as it is known */
+  readonly inputs: Inputs;
   readonly rootHpa: bigint | null;
   readonly pgd: bigint | null;
   readonly prevRoots: readonly { readonly pgd: bigint; readonly hpa: bigint }[];

@@ -25,7 +25,7 @@ import { valueOf } from '../shared/select';
 import { shared } from '../shared/styles';
 import { renderFields } from './fields';
 import { renderHeader, type Choices } from './header';
-import { TYPICAL, inputsFor, inputsOf } from './inputs';
+import { TYPICAL } from './inputs';
 import type { Column } from './model';
 import { carryWords, columnsOf, parseWord, rowsOf, strayBits, summaryOf, wordText } from './model';
 import { renderInputs } from './registers';
@@ -48,7 +48,7 @@ interface Saved {
   readonly show: Show;
 }
 
-const host = connect<ToRolesView, FromRolesView, Saved>(1);
+const host = connect<ToRolesView, FromRolesView, Saved>(2);
 
 @customElement('mmu-role-decoder')
 export class RoleDecoder extends LitElement {
@@ -146,11 +146,7 @@ export class RoleDecoder extends LitElement {
     if (body === null) return;
     const mmu = body.mmus.find((m) => m.name === this.mmu);
     this.use = mmuUseOf(this.mmu, this.session?.paging, this.session?.vendor);
-    const now = inputsOf(
-      body.registers,
-      this.session?.threads.find((t) => t.id === body.threadId),
-    );
-    this.inputs = mmu === undefined ? {} : inputsFor(mmu, now);
+    this.inputs = mmu?.inputs ?? {};
     const said: Words = Object.fromEntries((mmu?.words ?? []).map(({ name, word }) => [name, BigInt(word.value)]));
     this.words = carryWords(said, this.columns());
     this.previous = {};

@@ -95,6 +95,7 @@ export function mmuStates(vcpu: KvmVcpu, kernel: string): MmuState[] {
     active: vcpu.mmu === mmu,
     walk: vcpu.walk_mmu === mmu,
     words: roleWords(vcpu, mmu, kernel),
+    inputs: roleInputs(vcpu, mmu),
     rootHpa: hpaOrNull(mmu.root.hpa),
     pgd: mmu.root.hpa === INVALID_PAGE ? null : mmu.root.pgd,
     prevRoots: mmu.prev_roots.filter((r) => r.hpa !== INVALID_PAGE).map((r) => ({ pgd: r.pgd, hpa: BigInt(r.hpa) })),
