@@ -270,43 +270,37 @@ export class EmulatorBus implements Bus {
     return true;
   }
 
+  /** The tracepoint vcpu_match_mmio: the MMIO cache of the vCPU knew the page. */
+  private matched(gva: bigint, gpa: number, write: boolean, gpa_match: 0 | 1): void {
+    this.m.observer?.event({
+      kind: 'vcpu_match_mmio',
+      vcpu: this.vcpu.vcpu_id,
+      gva,
+      gpa: BigInt(gpa),
+      write: write ? 1 : 0,
+      gpa_match,
+    });
+  }
+
   /** vcpu_is_mmio_gpa() */
   private isMmioGpa(gva: bigint, gpa: number, write: boolean): boolean {
     const vcpu = this.vcpu;
-    const m = this.m;
     if (Math.floor(gpa / 4096) * 4096 === APIC_DEFAULT_PHYS_BASE) return true;
     if (!vcpu_match_mmio_gpa(vcpu, gpa)) return false;
-    if (m.observer)
-      m.observer.event({
-        kind: 'vcpu_match_mmio',
-        vcpu: vcpu.vcpu_id,
-        gva,
-        gpa: BigInt(gpa),
-        write: write ? 1 : 0,
-        gpa_match: 1,
-      });
+    this.matched(gva, gpa, write, 1);
     return true;
   }
 
   /** vcpu_mmio_gva_to_gpa(): without a walk where the MMIO cache knows the page. */
   private mmioGvaToGpa(gva: bigint, write: boolean): { gpa: number; mmio: boolean } {
     const vcpu = this.vcpu;
-    const m = this.m;
     const access = cplAccess(vcpu) | (write ? PFERR_WRITE : 0);
     if (
       vcpu_match_mmio_gva(vcpu, gva) &&
       (!vcpu.regs.paging || !permission_fault(vcpu, vcpu.walk_mmu, vcpu.mmio_access, 0, access))
     ) {
       const gpa = vcpu.mmio_gfn * 4096 + Number(gva & 0xfffn);
-      if (m.observer)
-        m.observer.event({
-          kind: 'vcpu_match_mmio',
-          vcpu: vcpu.vcpu_id,
-          gva,
-          gpa: BigInt(gpa),
-          write: write ? 1 : 0,
-          gpa_match: 0,
-        });
+      this.matched(gva, gpa, write, 0);
       return { gpa, mmio: true };
     }
     const gpa = gva_to_gpa(vcpu, gva, access);

@@ -2,6 +2,7 @@
  * arch/x86/kvm/mmu/mmu.c: walking shadow tables and mapping pages with the hash-table MMU.
  * Facts: reference kvm-mmu-model.md chapters 6.2 (walk start), 7.9 (prefetch) and 13.
  */
+import type { KvmEvent } from '../events';
 import { enter, leave } from '../machine';
 import { ACC_ALL, ACC_WRITE, INVALID_PAGE, type KvmMemorySlot, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import {
@@ -263,6 +264,16 @@ export function mmu_spte_update(
   );
 }
 
+/** The tracepoint mark_mmio_spte of an entry. */
+export const markMmioEvent = (vcpu: KvmVcpu, sptep: number, gfn: number, lo: number, hi: number): KvmEvent => ({
+  kind: 'mark_mmio_spte',
+  vcpu: vcpu.vcpu_id,
+  sptep: BigInt(sptep),
+  gfn: BigInt(gfn),
+  access: lo & 7,
+  gen: BigInt(vcpu.kvm.machine.spte.mmioGeneration(lo, hi)),
+});
+
 /** mark_mmio_spte() */
 export function mark_mmio_spte(vcpu: KvmVcpu, sptep: number, gfn: number, access: number): void {
   const m = vcpu.kvm.machine;
@@ -271,15 +282,7 @@ export function mark_mmio_spte(vcpu: KvmVcpu, sptep: number, gfn: number, access
   m.spte.make_mmio_spte(vcpu, gfn, access);
   leave(m);
   const { lo, hi } = m.spte;
-  if (m.observer)
-    m.observer.event({
-      kind: 'mark_mmio_spte',
-      vcpu: vcpu.vcpu_id,
-      sptep: BigInt(sptep),
-      gfn: BigInt(gfn),
-      access: lo & 7,
-      gen: BigInt(m.spte.mmioGeneration(lo, hi)),
-    });
+  if (m.observer) m.observer.event(markMmioEvent(vcpu, sptep, gfn, lo, hi));
   m.mem.writeQ(sptep, lo, hi);
   leave(m);
 }

@@ -6,7 +6,7 @@ import { enter, leave } from '../machine';
 import { ACC_ALL, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
-import { traceRequested } from './direct_map';
+import { markMmioEvent, traceRequested } from './direct_map';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
 import { tdp_mmu_init_sp_of, tdp_mmu_set_spte, tdp_mmu_zap_spte_atomic, tdpWalk } from './tdp_mmu_ops';
@@ -159,15 +159,7 @@ function tdp_mmu_map_handle_target_level(
   if (wrprot && fault.write) ret = RET_PF.WRITE_PROTECTED;
   if (f.isMmio(lo, hi)) {
     vcpu.stat['pf_mmio_spte_created'] = (vcpu.stat['pf_mmio_spte_created'] ?? 0) + 1;
-    if (m.observer)
-      m.observer.event({
-        kind: 'mark_mmio_spte',
-        vcpu: vcpu.vcpu_id,
-        sptep: BigInt(sptep),
-        gfn: BigInt(gfn),
-        access: lo & 7,
-        gen: BigInt(f.mmioGeneration(lo, hi)),
-      });
+    if (m.observer) m.observer.event(markMmioEvent(vcpu, sptep, gfn, lo, hi));
     ret = RET_PF.EMULATE;
   } else if (m.observer) m.observer.event(setSpteEvent(vcpu, gfn, sptep, level, lo, hi));
   leave(m);
