@@ -56,6 +56,13 @@ export const COMPARED: Readonly<Record<string, Readonly<Record<string, FieldKind
   kvm_unmap_hva_range: values('start', 'end'),
 };
 
+/** What events and their fields were called before: kvm_nested_vmrun up to v5.19, kvm_enter_smm up to v6.0. */
+const FORMER: Readonly<Record<string, { readonly name: string; readonly fields?: Readonly<Record<string, string>> }>> =
+  {
+    kvm_nested_vmrun: { name: 'kvm_nested_vmenter', fields: { npt: 'tdp_enabled' } },
+    kvm_enter_smm: { name: 'kvm_smm_transition' },
+  };
+
 /** Events of the kernel that are not compared, and why. */
 export const LEFT_OUT: Readonly<Record<string, string>> = {
   kvm_entry: 'says where the guest goes on, which the next exit and the registers after the step say too',
@@ -72,6 +79,7 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   kvm_write_tsc_offset: 'time keeping',
   kvm_pvclock_update: 'time keeping',
   kvm_hv_timer_state: 'time keeping',
+  kvm_hv_stimer_cleanup: 'time keeping',
   kvm_wait_lapic_expire: 'time keeping',
   kvm_halt_poll_ns: 'time keeping of the host scheduler',
   kvm_vcpu_wakeup: 'time keeping of the host scheduler',
@@ -200,7 +208,9 @@ function parseLine(line: string, number: number): RawEvent {
     else if (typeof value === 'string' && /^-?0x[0-9a-f]+$/i.test(value)) fields[name] = BigInt(value);
     else fields[name] = String(value);
   }
-  return { event: record.event, line: number, fields };
+  const former = FORMER[record.event];
+  for (const [was, is] of Object.entries(former?.fields ?? {})) if (was in fields) fields[is] = fields[was];
+  return { event: former?.name ?? record.event, line: number, fields };
 }
 
 function normaliseKernel(raw: RawEvent[], run: ProbeRun, unknown: Map<string, number>): NormEvent[] {

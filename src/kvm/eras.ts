@@ -68,6 +68,36 @@ export interface KernelCaps {
   readonly selfChangeMapping: boolean;
   /** the page-fault path gets all 64 bits of the error code (v6.11); before, the low half */
   readonly errorCode64: boolean;
+  /** kvm_page_fault has 64 bits of error code or qualification, before v6.0 the low 32 */
+  readonly pageFaultEvent64: boolean;
+  /** direct_pte_prefetch() maps the empty entries behind the last present one of a group, too (v5.15) */
+  readonly prefetchesTrailing: boolean;
+  /** mmu_set_spte() traces MMIO sptes as kvm_mmu_set_spte, too (before v5.13) */
+  readonly mmioSpteEvent: boolean;
+  /** kvm_mmu_spte_requested names the frame of the faulting address, a linear one with shadow paging, not the gfn (before v5.16) */
+  readonly requestedFrameOfAddress: boolean;
+  /** make_spte() neither unsyncs nor sets D where the entry was writable: whatever it is made for (v5.16), or in kvm_sync_page() only */
+  readonly writableKeepsDirty: 'always' | 'sync';
+  /** a prefetched neighbour may make a guest page table unsync (before v5.16) */
+  readonly prefetchUnsyncs: boolean;
+  /** SVM: a shutdown resets the vCPU as INIT does (v5.13); before, only what is in the VMCB and CR0, CR4, EFER */
+  readonly shutdownResets: boolean;
+  /** logging that begins with all pages dirty write-protects huge pages at once (before v5.14), or when the log is cleared */
+  readonly initSetProtectsHuge: boolean;
+  /** kvm.eager_page_split exists (v5.18) */
+  readonly eagerPageSplit: boolean;
+  /** entries made for L2 count as dirty by W only where the processor logs dirty pages (v5.12), before always */
+  readonly adWrprotNeedsPml: boolean;
+  /** … namely entries of pages with role.guest_mode (v5.18), or those that a fault on guest_mmu makes */
+  readonly adWrprotFor: 'guest_mmu' | 'guest_mode';
+  /** CR4.PCIDE 1 -> 0 resets the MMU's context (before v5.16) */
+  readonly pcideResetsContext: boolean;
+  /** a change of CR4.PGE does, too (before v5.14) */
+  readonly pgeResetsContext: boolean;
+  /** CR2 of a #PF that KVM injects into L2 reaches the guest (v6.1; the exception payload was forgotten before) */
+  readonly guestFaultAddressKept: boolean;
+  /** SVM: rip of kvm_nested_vmenter is that of VMRUN, or of the instruction behind it (v5.13) */
+  readonly nestedVmrunRip: 'vmrun' | 'next';
   /** EPT violation -> PFERR: which qualification bits make P, and whether a data read sets U */
   readonly eptPresentBits: 'readable' | 'any';
   readonly eptReadSetsUser: boolean;
@@ -153,6 +183,21 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     invlpgSyncsSpte: at(kernel, 'v6.4'),
     selfChangeMapping: !at(kernel, 'v6.3'),
     errorCode64: at(kernel, 'v6.11'),
+    pageFaultEvent64: at(kernel, 'v6.0'),
+    prefetchesTrailing: at(kernel, 'v5.15'),
+    mmioSpteEvent: !at(kernel, 'v5.13'),
+    requestedFrameOfAddress: !at(kernel, 'v5.16'),
+    writableKeepsDirty: at(kernel, 'v5.16') ? 'always' : 'sync',
+    prefetchUnsyncs: !at(kernel, 'v5.16'),
+    shutdownResets: at(kernel, 'v5.13'),
+    initSetProtectsHuge: !at(kernel, 'v5.14'),
+    eagerPageSplit: at(kernel, 'v5.18'),
+    adWrprotNeedsPml: at(kernel, 'v5.12'),
+    adWrprotFor: at(kernel, 'v5.18') ? 'guest_mode' : 'guest_mmu',
+    pcideResetsContext: !at(kernel, 'v5.16'),
+    pgeResetsContext: !at(kernel, 'v5.14'),
+    guestFaultAddressKept: at(kernel, 'v6.1'),
+    nestedVmrunRip: at(kernel, 'v5.13') ? 'next' : 'vmrun',
     eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
     guestFinalBits: at(kernel, 'v4.19'),

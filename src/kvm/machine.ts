@@ -433,10 +433,18 @@ export class Machine {
     kvm_leave_nested(vcpu);
     const s = vcpu.regs;
     const kept = s.cr0 & (CR0.CD | CR0.NW);
-    const idtUsed = s.idtUsed;
+    const { idtUsed, cr2, cr3 } = s;
+    const gpr = s.gpr.slice();
     s.copyFrom(new CpuState());
     s.idtUsed = idtUsed;
     s.cr0 = CR0.ET | kept;
+    if (!this.caps.shutdownResets) {
+      // init_vmcb() alone
+      s.cr0 = CR0.ET | CR0.CD | CR0.NW;
+      s.cr2 = cr2;
+      s.cr3 = cr3;
+      s.gpr.set(gpr);
+    }
     vcpu.exception = null;
     this.registersChanged(vcpu);
     kvm_mmu_reset_context(vcpu);

@@ -157,7 +157,7 @@ function npf_interception(vcpu: KvmVcpu, exit: VmExit, info1: bigint): number {
       vcpu: vcpu.vcpu_id,
       guest_rip: vcpu.regs.rip,
       fault_address: BigInt(exit.gpa),
-      error_code: info1,
+      error_code: m.caps.pageFaultEvent64 ? info1 : BigInt.asUintN(32, info1),
     }),
   );
   const r = kvm_mmu_page_fault(

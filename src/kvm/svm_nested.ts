@@ -202,6 +202,9 @@ function nested_vmcb_check(vcpu: KvmVcpu, n: SvmNested, vmcb12: Vmcb): string | 
   return null;
 }
 
+/** Length of VMRUN. */
+const VMRUN_BYTES = 3n;
+
 /** enter_svm_guest_mode() */
 function enter_svm_guest_mode(vcpu: KvmVcpu, n: SvmNested, vmcb12_gpa: number, vmcb12: Vmcb, how = 'VMRUN'): void {
   const m = vcpu.kvm.machine;
@@ -211,7 +214,7 @@ function enter_svm_guest_mode(vcpu: KvmVcpu, n: SvmNested, vmcb12_gpa: number, v
     o.event({
       kind: 'kvm_nested_vmenter',
       vcpu: vcpu.vcpu_id,
-      rip: vcpu.regs.rip,
+      rip: m.caps.nestedVmrunRip === 'next' ? vcpu.regs.rip : vcpu.regs.rip - VMRUN_BYTES,
       vmcb: BigInt(vmcb12_gpa),
       nested_rip: vmcb12.get('rip'),
       int_ctl: n.int_ctl,

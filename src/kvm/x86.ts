@@ -215,7 +215,8 @@ function inject(vcpu: KvmVcpu): void {
       reinjected: e.injected ? 1 : 0,
     }),
   );
-  if (e.payload !== null && e.vector === 14) vcpu.regs.cr2 = e.payload;
+  if (e.payload !== null && e.vector === 14 && (m.caps.guestFaultAddressKept || !is_guest_mode(vcpu)))
+    vcpu.regs.cr2 = e.payload;
   vcpu.processor.inject = { vector: e.vector, type: EVENT_TYPE.EXCEPTION, errorCode: e.errorCode, insnLen: 0 };
   vcpu.exception = null;
   leave(m);

@@ -102,9 +102,15 @@ function kvm_post_set_cr4(vcpu: KvmVcpu, old: bigint, cr4: bigint): void {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_post_set_cr4', vcpu.vcpu_id, null);
   const changed = old ^ cr4;
-  if (changed & (CR4.PSE | CR4.PAE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)) kvm_mmu_reset_context(vcpu);
+  const pcideCleared = (changed & old & CR4.PCIDE) !== 0n;
+  if (
+    changed & (CR4.PSE | CR4.PAE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE) ||
+    (pcideCleared && m.caps.pcideResetsContext) ||
+    (changed & CR4.PGE && m.caps.pgeResetsContext)
+  )
+    kvm_mmu_reset_context(vcpu);
   if (!m.tdpEnabled && cr4 & CR4.PCIDE && !(old & CR4.PCIDE)) kvm_mmu_unload(vcpu);
-  if (changed & CR4.PGE || (!(cr4 & CR4.PCIDE) && old & CR4.PCIDE)) kvm_make_request('TLB_FLUSH_GUEST', vcpu);
+  if (changed & CR4.PGE || pcideCleared) kvm_make_request('TLB_FLUSH_GUEST', vcpu);
   else if (changed & CR4.PAE || (cr4 & CR4.SMEP && !(old & CR4.SMEP))) kvm_make_request('TLB_FLUSH_CURRENT', vcpu);
   leave(m);
 }

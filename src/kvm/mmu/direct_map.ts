@@ -154,16 +154,17 @@ export function direct_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
 }
 
 /** trace_kvm_mmu_spte_requested(): the frame of the gfn itself, also where a huge page is asked for. */
-export function traceRequested(vcpu: KvmVcpu, fault: KvmPageFault): void {
+export function traceRequested(vcpu: KvmVcpu, fault: KvmPageFault, level = fault.goal_level): void {
   const m = vcpu.kvm.machine;
-  const inside = fault.gfn % 512 ** (fault.goal_level - 1);
+  const frame = fault.addrHi * 0x100000 + (fault.addrLo >>> 12);
+  const gfn = m.caps.requestedFrameOfAddress ? frame : fault.gfn;
   if (m.observer)
     m.observer.event({
       kind: 'kvm_mmu_spte_requested',
       vcpu: vcpu.vcpu_id,
-      gfn: BigInt(fault.gfn),
-      pfn: fault.pfnKind === 'pfn' ? BigInt(fault.pfn) | BigInt(inside) : KVM_PFN_NOSLOT,
-      level: fault.goal_level,
+      gfn: BigInt(gfn),
+      pfn: (fault.pfnKind === 'pfn' ? BigInt(fault.pfn) : KVM_PFN_NOSLOT) | BigInt(gfn % 512 ** (level - 1)),
+      level,
     });
 }
 
@@ -207,6 +208,8 @@ export function mmu_set_spte(
   if (pfn < 0) {
     vcpu.stat['pf_mmio_spte_created'] = (vcpu.stat['pf_mmio_spte_created'] ?? 0) + 1;
     mark_mmio_spte(vcpu, sptep, gfn, pte_access);
+    if (m.observer && m.caps.mmioSpteEvent)
+      m.observer.event(setSpteEvent(vcpu, gfn, sptep, level, m.mem.readLo(sptep), m.mem.readHi(sptep)));
     if (flush) kvm_flush_remote_tlbs_with_address(kvm, gfn, 512 ** (level - 1), 'a present spte became an MMIO spte');
     leave(m);
     return RET_PF.EMULATE;
@@ -312,7 +315,7 @@ export function direct_pte_prefetch(vcpu: KvmVcpu, sptep: number): void {
       start = -1;
     } else if (start < 0) start = i;
   }
-  if (start >= 0) direct_pte_prefetch_many(vcpu, sp, start, first + PTE_PREFETCH_NUM);
+  if (start >= 0 && m.caps.prefetchesTrailing) direct_pte_prefetch_many(vcpu, sp, start, first + PTE_PREFETCH_NUM);
   leave(m);
 }
 

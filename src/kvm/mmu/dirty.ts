@@ -66,8 +66,14 @@ const slotEnd = (slot: KvmMemorySlot): number => slot.base_gfn + slot.npages;
 /** kvm_mmu_slot_apply_flags(): logging was switched on. */
 export function slot_enable_log_dirty(kvm: Kvm, slot: KvmMemorySlot): void {
   const m = kvm.machine;
-  if (m.config.dirtyLogInitiallySet) return;
-  if (m.config.eager_page_split) kvm_mmu_try_split_huge_pages(kvm, slot, slot.base_gfn, slotEnd(slot));
+  if (m.config.dirtyLogInitiallySet) {
+    if (!m.caps.initSetProtectsHuge) return;
+    kvm_mmu_slot_remove_write_access(kvm, slot, 2);
+    kvm_flush_remote_tlbs(kvm, 'dirty logging was switched on');
+    return;
+  }
+  if (m.caps.eagerPageSplit && m.config.eager_page_split)
+    kvm_mmu_try_split_huge_pages(kvm, slot, slot.base_gfn, slotEnd(slot));
   if (m.config.pml) {
     kvm_mmu_slot_leaf_clear_dirty(kvm, slot);
     kvm_mmu_slot_remove_write_access(kvm, slot, 2);
@@ -299,12 +305,12 @@ function kvm_arch_mmu_enable_log_dirty_pt_masked(
   enter(m, 'kvm_arch_mmu_enable_log_dirty_pt_masked', -1, slot);
   const base = slot.base_gfn + gfn_offset;
   const set = (i: number): boolean => ((i < 32 ? lo >>> i : hi >>> (i - 32)) & 1) === 1;
-  if (m.config.dirtyLogInitiallySet) {
+  if (m.config.dirtyLogInitiallySet && !m.caps.initSetProtectsHuge) {
     // Huge pages were not protected when logging began; a write must split them, so it has to fault.
     const all = Array.from({ length: 64 }, (_, i) => i).filter(set);
     const start = base + all[0];
     const end = base + all[all.length - 1];
-    if (m.config.eager_page_split) kvm_mmu_try_split_huge_pages(kvm, slot, start, end);
+    if (m.caps.eagerPageSplit && m.config.eager_page_split) kvm_mmu_try_split_huge_pages(kvm, slot, start, end);
     kvm_mmu_slot_gfn_write_protect(kvm, slot, start, 2);
     if (Math.ceil(start / 512) !== Math.ceil(end / 512)) kvm_mmu_slot_gfn_write_protect(kvm, slot, end, 2);
   }

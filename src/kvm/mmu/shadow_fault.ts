@@ -208,7 +208,7 @@ function fetch_levels(vcpu: KvmVcpu, f: KvmPageFault, w: GuestWalker): RET_PF {
       f.write_fault_to_shadow_pgtable = true;
   }
   kvm_mmu_hugepage_adjust(vcpu, f);
-  traceRequested(vcpu, f);
+  traceRequested(vcpu, f, m.caps.requestedFrameOfAddress ? w.level : f.goal_level);
   let base = f.gfn;
   for (; it.okay(); it.step(vcpu)) {
     clear_flood(vcpu, it.sptep);

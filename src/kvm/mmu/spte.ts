@@ -285,9 +285,13 @@ export class SpteFormat {
     if (adDisabled) {
       lo |= this.adDisabled.lo;
       hi |= this.adDisabled.hi;
-    } else if (machine.config.pml && role_get(sp.role, R.guest_mode) === 1) {
-      lo |= this.adWrprotOnly.lo;
-      hi |= this.adWrprotOnly.hi;
+    } else if (machine.config.pml || !machine.caps.adWrprotNeedsPml) {
+      const ofL2 =
+        machine.caps.adWrprotFor === 'guest_mode' ? role_get(sp.role, R.guest_mode) === 1 : vcpu.mmu === vcpu.guest_mmu;
+      if (ofL2) {
+        lo |= this.adWrprotOnly.lo;
+        hi |= this.adWrprotOnly.hi;
+      }
     }
     if (!prefetch && !adDisabled) {
       lo |= m.accessed.lo;
@@ -317,7 +321,8 @@ export class SpteFormat {
       lo |= PT_WRITABLE_LO | m.mmuWritable.lo;
       hi |= m.mmuWritable.hi;
       // The bit is tested on whatever was there, even an MMIO spte: such an entry gets no D either (as the kernel's code has it).
-      if (!this.isWritable(oldLo)) {
+      const keeps = machine.caps.writableKeepsDirty === 'always' || !can_unsync;
+      if (!keeps || !this.isWritable(oldLo)) {
         if (mmu_try_to_unsync_pages(vcpu, slot, gfn, can_unsync, prefetch) !== 0) {
           wrprot = true;
           pte_access &= ~ACC_WRITE;

@@ -53,7 +53,7 @@ function tryToUnsync(
   for (const sp of gfn_valid_sp_with_gptes(kvm, gfn)) {
     if (!can_unsync) return -EPERM;
     if (sp.unsync) continue;
-    if (prefetch) return -EEXIST;
+    if (prefetch && !kvm.machine.caps.prefetchUnsyncs) return -EEXIST;
     if (role_get(sp.role, kvm.machine.roles.level) > 1) {
       // Upper tables are write-tracked in their own address space only, so a write to this frame number in the other one comes here. The
       // kernel WARNs and goes on to mark the page; a sync of it would then take tables for leaves.
