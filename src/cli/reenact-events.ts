@@ -220,6 +220,7 @@ function normaliseKernel(raw: RawEvent[], run: ProbeRun, unknown: Map<string, nu
   for (const e of raw) {
     const spec = COMPARED[e.event];
     if (!spec) {
+      // Until the guest runs again, KVM injects an event once more whenever something for the host comes in between.
       if (e.event === 'kvm_entry') repeated = false;
       if (!(e.event in LEFT_OUT)) unknown.set(e.event, (unknown.get(e.event) ?? 0) + 1);
       continue;
@@ -229,7 +230,10 @@ function normaliseKernel(raw: RawEvent[], run: ProbeRun, unknown: Map<string, nu
       repeated = typeof info === 'bigint' && (info & INFO_VALID) !== 0n;
       continue;
     }
-    if (e.event === 'kvm_inj_exception' && repeated && e.fields.reinjected === 1n) continue;
+    if (e.event === 'kvm_inj_exception') {
+      if (repeated && e.fields.reinjected === 1n) continue;
+      repeated = true;
+    }
     if (e.event === 'kvm_unmap_hva_range' && !touchesGuestMemory(e, run)) continue;
     const fields: NormEvent['fields'] = [];
     for (const [name, kind] of Object.entries(spec)) {
