@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { describe, it } from 'mocha';
 import { reenactMain } from '../src/cli/reenact-command';
+import { runScenario } from '../src/cli/run';
 import { align, compareEvents, isTableSpte, TableFrames } from '../src/cli/reenact-compare';
 import { COMPARED, LEFT_OUT, readEvents, type NormEvent } from '../src/cli/reenact-events';
 import { figures, fileText } from '../src/cli/reenact-report';
@@ -512,6 +513,13 @@ describe('reenact: the command', function () {
       const text = readFileSync(file, 'utf8');
       assert.deepEqual(parseScenario(text).diagnostics, []);
       assert.match(text, /^# smm: what kvmprobe did on kernel 6\.1\.0-50-amd64/);
+      const { program } = parseScenario(text, file);
+      assert.ok(program);
+      const lines: string[] = [];
+      const put = (line: string): void => void lines.push(line);
+      const { met, failed, errors } = runScenario(program, { quiet: true }, { write: put, error: put, colour: false });
+      assert.deepEqual([failed, errors], [0, 0], lines.filter((l) => l.includes('FAILED')).join('\n'));
+      assert.ok(met > 150, `${met} expectations`);
     } finally {
       rmSync(dir, { recursive: true });
     }

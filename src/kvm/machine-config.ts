@@ -82,7 +82,10 @@ export interface RunResult {
   end: 'done' | 'fault' | 'io' | 'hlt' | 'shutdown' | 'spp' | 'error' | 'limit';
   /** what a load read */
   value: bigint | null;
+  /** the exception that ended the run, because no handler is told about */
   exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
+  /** the last exception that went to a handler of the guest */
+  delivered: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
   exits: UserExit[];
   /** sentence for `error` and `limit` */
   text: string;

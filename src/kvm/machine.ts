@@ -464,10 +464,11 @@ export class Machine {
       limit: limits.instructions ?? 100_000,
       done: false,
       exception: null,
+      delivered: null,
     };
     vcpu.regs.loaded = null;
     vcpu.halted = false;
-    const result: RunResult = { end: 'done', value: null, exception: null, exits: [], text: '' };
+    const result: RunResult = { end: 'done', value: null, exception: null, delivered: null, exits: [], text: '' };
     const smmBefore = is_smm(vcpu);
     for (;;) {
       this.pending = work;
@@ -503,6 +504,7 @@ export class Machine {
     this.closeHwFrame();
     result.value = vcpu.regs.loaded;
     result.exception = work.exception;
+    result.delivered = work.delivered;
     if (work.exception) result.end = 'fault';
     else if (result.end === 'io' && insn !== 'code') result.end = 'done';
     void smmBefore;
@@ -542,6 +544,9 @@ export class Machine {
       work.count = 1;
       return insn;
     });
+    const e = exit.delivered;
+    if (e?.type === EVENT_TYPE.EXCEPTION)
+      work.delivered = { vector: e.vector, errorCode: e.errorCode, cr2: e.vector === 14 ? vcpu.regs.cr2 : null };
     if (insn !== 'code' && !work.done) work.count = 0;
     // The instruction that exits runs again; it is not one more.
     else if (insn === 'code' && exit.kind !== 'done' && work.count > 0) work.count--;

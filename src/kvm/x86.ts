@@ -45,6 +45,8 @@ export interface GuestWork {
   done: boolean;
   /** exception that ended it (idt none) */
   exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
+  /** the last exception that went to a handler of the guest */
+  delivered: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
 }
 
 /** KVM_RUN: kvm_arch_vcpu_ioctl_run() with what user space has answered, then vcpu_run(). @returns null when done, else the exit */

@@ -87,6 +87,7 @@ export function exitText(e: UserExit): string {
 /** How a run ended, in one line. */
 export function runText(r: RunResult): string {
   const parts = [r.exception ? exceptionText(r.exception) : `end ${r.end}`];
+  if (r.delivered) parts.unshift(`${exceptionText(r.delivered)} handled by the guest`);
   if (r.value !== null) parts.push(`value ${showNumber(r.value)}`);
   parts.push(...r.exits.map(exitText));
   if (r.text !== '' && r.exits.length === 0) parts.push(r.text);
@@ -137,7 +138,7 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
         : nothing;
     case 'exception': {
       if (!run) return nothing;
-      const e = run.exception;
+      const e = run.exception ?? run.delivered;
       const ok =
         e !== null &&
         e.vector === claim.vector &&
@@ -146,7 +147,7 @@ export function evaluateClaim(claim: Claim, machine: Machine, vcpu: KvmVcpu | nu
       return { ok, actual: e ? exceptionText(e) : `no fault: ${runText(run)}` };
     }
     case 'no-fault':
-      return run ? { ok: run.exception === null, actual: runText(run) } : nothing;
+      return run ? { ok: run.exception === null && run.delivered === null, actual: runText(run) } : nothing;
     case 'end':
       return run ? { ok: run.end === claim.end, actual: runText(run) } : nothing;
     case 'exits':

@@ -673,7 +673,7 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     rule: 'ExpectFault',
     group: 'expect',
     syntax: 'expect #PF (error FLAGS)? (cr2 GVA)?',
-    doc: 'The last instruction raised this exception (#PF, #GP, #UD …), with this error code, at this address.',
+    doc: 'The last instruction raised this exception (#PF, #GP, #UD …), with this error code, at this address. Of a `run`: the last exception for which the guest’s handler was called, or the one that ended it.',
     example: 'store 4 [0x30000000] = 1\nexpect #PF error W cr2 0x30000000',
   },
   {
@@ -681,7 +681,7 @@ export const REFERENCE: readonly ReferenceEntry[] = [
     rule: 'ExpectFault',
     group: 'expect',
     syntax: 'expect no fault',
-    doc: 'The last instruction raised no exception.',
+    doc: 'The last instruction, or anything in the last `run`, raised no exception.',
     example: 'expect no fault',
   },
   {
