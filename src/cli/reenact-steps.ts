@@ -15,6 +15,8 @@ const FLAGS_300_NOTE = 'memslot 8 changes its flags 300 times';
 export class Replay {
   readonly knownFrames = new Map<string, bigint>();
   entryBytes: 4 | 8;
+  /** frames of tables that were seen to have 4-byte entries */
+  readonly narrowTables = new Set<bigint>();
   lastTable: bigint;
   /** the operation after which the probe looked at what L1 saw, whose address and value it gives L1 for the next entry */
   exited: GuestStep | null = null;
@@ -245,6 +247,11 @@ function expectations(w: Writer, on: string, step: GuestStep, state: Replay): vo
     w.line(`${on}expect efer ${efer(o.registers.efer)}`);
   }
   if (o.smmAfter !== null) w.line(`${on}expect smm ${o.smmAfter}`);
-  const wide = state.entryBytes === 8 ? 'qword' : 'dword';
-  for (const c of o.ptChanges) w.line(`expect ${wide} ${hex(c.gpa)} ${hex(c.new)}`);
+  // A run may leave PAE or come to it; the state file says how wide entries are at snapshots only.
+  const narrow = o.ptChanges.some((c) => c.gpa % 8n === 4n);
+  for (const { gpa, new: value } of o.ptChanges) {
+    if (narrow) state.narrowTables.add(gpa >> 12n);
+    const wide = state.entryBytes === 8 && !state.narrowTables.has(gpa >> 12n);
+    w.line(`expect ${wide ? 'qword' : 'dword'} ${hex(gpa)} ${hex(value)}`);
+  }
 }
