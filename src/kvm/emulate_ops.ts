@@ -297,7 +297,10 @@ export class EmulatorBus implements Bus {
     const access = cplAccess(vcpu) | (write ? PFERR_WRITE : 0);
     if (
       vcpu_match_mmio_gva(vcpu, gva) &&
-      (!vcpu.regs.paging || !permission_fault(vcpu, vcpu.walk_mmu, vcpu.mmio_access, 0, access))
+      (!vcpu.regs.paging ||
+        // With ACC_READ_MASK what is remembered of an MMIO spte lacks R (shadow_mmio_access_mask is W and U): it allows no read.
+        ((write || !vcpu.kvm.machine.caps.accessHasRead) &&
+          !permission_fault(vcpu, vcpu.walk_mmu, vcpu.mmio_access, 0, access)))
     ) {
       const gpa = vcpu.mmio_gfn * 4096 + Number(gva & 0xfffn);
       this.matched(gva, gpa, write, 0);

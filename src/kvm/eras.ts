@@ -76,8 +76,11 @@ export interface KernelCaps {
   readonly mmioSpteEvent: boolean;
   /** kvm_mmu_spte_requested names the frame of the faulting address, a linear one with shadow paging, not the gfn (before v5.16) */
   readonly requestedFrameOfAddress: boolean;
-  /** make_spte() neither unsyncs nor sets D where the entry was writable: whatever it is made for (v5.16), or in kvm_sync_page() only */
-  readonly writableKeepsDirty: 'always' | 'sync';
+  /**
+   * make_spte() neither unsyncs nor sets D where the entry was writable: whatever it is made for (v5.16), or in kvm_sync_page() only.
+   * From v6.13 on a writable entry always gets D.
+   */
+  readonly writableKeepsDirty: 'always' | 'sync' | 'never';
   /** a prefetched neighbour may make a guest page table unsync (before v5.16) */
   readonly prefetchUnsyncs: boolean;
   /** SVM: a shutdown resets the vCPU as INIT does (v5.13); before, only what is in the VMCB and CR0, CR4, EFER */
@@ -101,6 +104,12 @@ export interface KernelCaps {
   /** EPT violation -> PFERR: which qualification bits make P, and whether a data read sets U */
   readonly eptPresentBits: 'readable' | 'any';
   readonly eptReadSetsUser: boolean;
+  /** ACC_READ_MASK exists: a walk of L1's EPT asks for R whatever the error code says (v7.2) */
+  readonly accessHasRead: boolean;
+  /** new sptes have A, and D if writable, where the processor does not look at them, too (EPT without A/D flags, v6.13) */
+  readonly adFlagsAlways: boolean;
+  /** kvm_tdp_mmu_spte_changed comes behind the page that the change removes (seen in 7.3.4; not in 6.12.107) */
+  readonly tdpChangeTracedLast: boolean;
   /** PFERR_GUEST_FINAL/PAGE bits (32, 33) passed on (v4.9+ on AMD, v5.x on Intel) */
   readonly guestFinalBits: boolean;
   /** the vCPU's MMIO cache is compared with the generation of address space 0 whatever the vCPU's (v4.4 x86.h; seen in
@@ -187,7 +196,7 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     prefetchesTrailing: at(kernel, 'v5.15'),
     mmioSpteEvent: !at(kernel, 'v5.13'),
     requestedFrameOfAddress: !at(kernel, 'v5.16'),
-    writableKeepsDirty: at(kernel, 'v5.16') ? 'always' : 'sync',
+    writableKeepsDirty: at(kernel, 'v6.13') ? 'never' : at(kernel, 'v5.16') ? 'always' : 'sync',
     prefetchUnsyncs: !at(kernel, 'v5.16'),
     shutdownResets: at(kernel, 'v5.13'),
     initSetProtectsHuge: !at(kernel, 'v5.14'),
@@ -200,6 +209,9 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     nestedVmrunRip: at(kernel, 'v5.13') ? 'next' : 'vmrun',
     eptPresentBits: at(kernel, 'v4.19') ? 'any' : 'readable',
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
+    accessHasRead: at(kernel, 'v7.2'),
+    adFlagsAlways: at(kernel, 'v6.13'),
+    tdpChangeTracedLast: at(kernel, 'v7.2'),
     guestFinalBits: at(kernel, 'v4.19'),
     // Releases that end in a stable number that nobody looked at are taken for those of the reference, 6.1.192 among them.
     mmioCacheGenerationOfAs0:

@@ -196,7 +196,7 @@ export function walk_addr_generic(
   function set_exit_qualification(): void {
     let q = vcpu.exit_qualification & 0x180n;
     if (write_fault) q |= 2n;
-    if (access & PFERR_USER) q |= 1n;
+    if (m.caps.accessHasRead ? !write_fault && !fetch_fault : access & PFERR_USER) q |= 1n;
     if (fetch_fault) q |= 4n;
     vcpu.exit_qualification = q | (BigInt(rwx(pte_access)) << 3n);
   }
@@ -269,7 +269,9 @@ export function walk_addr_generic(
     w.level = level;
     const pkey = format === PAGING64 ? (hi >>> 27) & 15 : 0;
     w.pte_access = pte_access;
-    errcode = permission_fault(vcpu, mmu, pte_access, pkey, access);
+    // The model has one bit for U of page tables and R of EPT.
+    const needsRead = format === EPT && m.caps.accessHasRead && !fetch_fault;
+    errcode = permission_fault(vcpu, mmu, pte_access, pkey, needsRead ? access | PFERR_USER : access);
     if (errcode) return 'error';
     const frame = four ? lo >>> 12 : (hi & 0xfffff) * 0x100000 + (lo >>> 12);
     const pages = four ? 1024 ** (level - 1) : 512 ** (level - 1);

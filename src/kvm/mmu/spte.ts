@@ -293,7 +293,8 @@ export class SpteFormat {
         hi |= this.adWrprotOnly.hi;
       }
     }
-    if (!prefetch && !adDisabled) {
+    const adFlags = !adDisabled || machine.caps.adFlagsAlways;
+    if (!prefetch && adFlags) {
       lo |= m.accessed.lo;
       hi |= m.accessed.hi;
     }
@@ -321,18 +322,19 @@ export class SpteFormat {
       lo |= PT_WRITABLE_LO | m.mmuWritable.lo;
       hi |= m.mmuWritable.hi;
       // The bit is tested on whatever was there, even an MMIO spte: such an entry gets no D either (as the kernel's code has it).
-      const keeps = machine.caps.writableKeepsDirty === 'always' || !can_unsync;
-      if (!keeps || !this.isWritable(oldLo)) {
+      const { writableKeepsDirty } = machine.caps;
+      const was = this.isWritable(oldLo) && (writableKeepsDirty !== 'sync' || !can_unsync);
+      if (!was) {
         if (mmu_try_to_unsync_pages(vcpu, slot, gfn, can_unsync, prefetch) !== 0) {
           wrprot = true;
           pte_access &= ~ACC_WRITE;
           lo &= ~(PT_WRITABLE_LO | m.mmuWritable.lo);
           hi &= ~m.mmuWritable.hi;
         }
-        if (pte_access & ACC_WRITE && !adDisabled) {
-          lo |= m.dirty.lo;
-          hi |= m.dirty.hi;
-        }
+      }
+      if (pte_access & ACC_WRITE && adFlags && (!was || writableKeepsDirty === 'never')) {
+        lo |= m.dirty.lo;
+        hi |= m.dirty.hi;
       }
     }
     this.lo = lo >>> 0;

@@ -112,16 +112,7 @@ export function handle_changed_spte(
   const m = kvm.machine;
   const f = m.spte;
   enter(m, 'handle_changed_spte', vcpu, null);
-  if (m.observer)
-    m.observer.event({
-      kind: 'kvm_tdp_mmu_spte_changed',
-      vcpu,
-      as_id,
-      gfn: BigInt(gfn),
-      level,
-      old_spte: hex64(oldLo, oldHi),
-      new_spte: hex64(lo, hi),
-    });
+  if (!m.caps.tdpChangeTracedLast) traceChanged();
   const wasPresent = f.isPresent(oldLo, oldHi);
   const isPresent = f.isPresent(lo, hi);
   const wasLeaf = wasPresent && f.isLast(oldLo, level);
@@ -129,7 +120,21 @@ export function handle_changed_spte(
   if (wasLeaf && isLeaf && f.pfn(oldLo, oldHi) !== f.pfn(lo, hi))
     throw new Error(`TDP MMU: gfn 0x${gfn.toString(16)} changes its frame without being zapped first`);
   if (wasPresent && !wasLeaf && (isLeaf || !isPresent)) handle_removed_pt(kvm, f.pfn(oldLo, oldHi), shared, vcpu);
+  if (m.caps.tdpChangeTracedLast) traceChanged();
   leave(m);
+
+  function traceChanged(): void {
+    if (m.observer)
+      m.observer.event({
+        kind: 'kvm_tdp_mmu_spte_changed',
+        vcpu,
+        as_id,
+        gfn: BigInt(gfn),
+        level,
+        old_spte: hex64(oldLo, oldHi),
+        new_spte: hex64(lo, hi),
+      });
+  }
 }
 
 /** handle_removed_pt(): a table left the tree; its entries are frozen one by one, tables below it follow. */
