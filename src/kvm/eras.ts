@@ -108,6 +108,14 @@ export interface KernelCaps {
   readonly accessHasRead: boolean;
   /** new sptes have A, and D if writable, where the processor does not look at them, too (EPT without A/D flags, v6.13) */
   readonly adFlagsAlways: boolean;
+  /** fast_page_fault() is tried for entries that are not present although accesses are tracked by A (EPT before v5.19) */
+  readonly fastFaultWithAd: boolean;
+  /** VMX: kvm_exit tells the event whose delivery the exit interrupted; 0 before v5.13, which is read behind the tracepoint */
+  readonly exitHasVectoring: boolean;
+  /** the context of shadow EPT has NX: a refused fetch has PFERR_FETCH (before v5.14) */
+  readonly eptContextHasNx: boolean;
+  /** VMX: kvm_nested_vmenter exists (v6.0) */
+  readonly vmxNestedVmenter: boolean;
   /** kvm_tdp_mmu_spte_changed comes behind the page that the change removes (seen in 7.3.4; not in 6.12.107) */
   readonly tdpChangeTracedLast: boolean;
   /** PFERR_GUEST_FINAL/PAGE bits (32, 33) passed on (v4.9+ on AMD, v5.x on Intel) */
@@ -211,6 +219,10 @@ export function kernelCaps(kernel: KernelVersion): KernelCaps {
     eptReadSetsUser: at(kernel, 'v4.19') && !at(kernel, 'v7.2'),
     accessHasRead: at(kernel, 'v7.2'),
     adFlagsAlways: at(kernel, 'v6.13'),
+    fastFaultWithAd: !at(kernel, 'v5.19'),
+    exitHasVectoring: at(kernel, 'v5.13'),
+    eptContextHasNx: !at(kernel, 'v5.14'),
+    vmxNestedVmenter: at(kernel, 'v6.0'),
     tdpChangeTracedLast: at(kernel, 'v7.2'),
     guestFinalBits: at(kernel, 'v4.19'),
     // Releases that end in a stable number that nobody looked at are taken for those of the reference, 6.1.192 among them.

@@ -46,7 +46,7 @@ export function exitEvent(
     exit_reason,
     guest_rip: vcpu.regs.rip,
     info1,
-    info2: info2 ?? BigInt(eventInfo(vectoring)),
+    info2: info2 ?? (kind === 'kvm_nested_vmexit' || m.caps.exitHasVectoring ? BigInt(eventInfo(vectoring)) : 0n),
     intr_info: intr,
     error_code: error,
   });

@@ -85,19 +85,20 @@ export function nested_vmx_enter_non_root_mode(vcpu: KvmVcpu, n: VmxNested, op: 
   const v = n.vmcs12;
   enter(m, 'nested_vmx_enter_non_root_mode', vcpu.vcpu_id, n);
   const ept = nested_cpu_has_ept(n);
-  emit(m, (o) =>
-    o.event({
-      kind: 'kvm_nested_vmenter',
-      vcpu: vcpu.vcpu_id,
-      rip: vcpu.regs.rip,
-      vmcb: BigInt(n.current_vmptr),
-      nested_rip: v.get('guest_rip'),
-      int_ctl: v.num('guest_intr_status'),
-      event_inj: v.num('vm_entry_intr_info_field'),
-      tdp_enabled: ept ? 1 : 0,
-      guest_pgd: ept ? v.get('ept_pointer') : v.get('guest_cr3'),
-    }),
-  );
+  if (m.caps.vmxNestedVmenter)
+    emit(m, (o) =>
+      o.event({
+        kind: 'kvm_nested_vmenter',
+        vcpu: vcpu.vcpu_id,
+        rip: vcpu.regs.rip,
+        vmcb: BigInt(n.current_vmptr),
+        nested_rip: v.get('guest_rip'),
+        int_ctl: v.num('guest_intr_status'),
+        event_inj: v.num('vm_entry_intr_info_field'),
+        tdp_enabled: ept ? 1 : 0,
+        guest_pgd: ept ? v.get('ept_pointer') : v.get('guest_cr3'),
+      }),
+    );
   kvm_service_local_tlb_flush_requests(vcpu);
   // VMCS shadowing serves L1 only.
   vcpu.processor.shadowVmcs = null;

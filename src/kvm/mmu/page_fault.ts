@@ -339,7 +339,11 @@ function page_fault_can_be_fast(vcpu: KvmVcpu, f: KvmPageFault): boolean {
   if (f.rsvd) return false;
   const { accTrack, mmuWritable } = vcpu.kvm.machine.spte.masks;
   // Entries that look not present because their accesses are tracked exist since access tracking does (v4.12).
-  if (!f.present) return (accTrack.lo | accTrack.hi) !== 0 && !vcpu.kvm.machine.spte.kvm_ad_enabled;
+  if (!f.present) {
+    const { spte, caps } = vcpu.kvm.machine;
+    // Before v5.19 the mask alone counted, which EPT has with accessed flags, too.
+    return (accTrack.lo | accTrack.hi) !== 0 && (caps.fastFaultWithAd || !spte.kvm_ad_enabled);
+  }
   // Without MMU-writable (before v3.6) nothing tells that an entry may be made writable again.
   return f.write && (mmuWritable.lo | mmuWritable.hi) !== 0;
 }

@@ -175,7 +175,8 @@ export function walk_addr_generic(
   // A fault of the tables below these is the other walk's: it is passed on as it is.
   if (result === 'error') {
     errcode |= access & (PFERR_WRITE | PFERR_USER);
-    if (fetch_fault && (is_efer_nx(m, mmu) || is_cr4_smep(m, mmu))) errcode |= PFERR_FETCH;
+    const nx = is_efer_nx(m, mmu) || is_cr4_smep(m, mmu) || (format === EPT && m.caps.eptContextHasNx);
+    if (fetch_fault && nx) errcode |= PFERR_FETCH;
     if (format === EPT && !(errcode & PFERR_RSVD)) set_exit_qualification();
     w.fault_error_code = errcode;
     w.fault_address = addr;
