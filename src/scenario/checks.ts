@@ -7,8 +7,9 @@ import { VMX_OPS } from '../hw/vmcs';
 import { Machine, type MachineConfig } from '../kvm/machine';
 import { cpuRoleLayout, pageRoleLayout } from '../words/roles';
 import { isCanonical, gva as toGva } from '../words/address';
+import { attempt } from './execute';
 import { noRoleField, roleFieldName } from './inspect';
-import { attempt, Interpreter } from './interpreter';
+import { Interpreter } from './interpreter';
 import {
   ScenarioProgram,
   type Diagnostic,
