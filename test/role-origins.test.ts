@@ -13,6 +13,7 @@ import {
   kvm_init_shadow_ept_mmu,
   kvm_init_shadow_npt_mmu,
   kvm_mmu_get_tdp_level,
+  tdp_has_smep,
 } from '../src/kvm/mmu/calc_role';
 import { mmu_role_word } from '../src/kvm/roles';
 import { Interpreter } from '../src/scenario/interpreter';
@@ -91,7 +92,8 @@ const others = (vcpu: KvmVcpu): Inputs => ({
   is_guest_mode: is_guest_mode(vcpu) ? 1 : 0,
   ad_enabled: Number(vcpu.kvm.machine.spte.kvm_ad_enabled),
   tdp_level: kvm_mmu_get_tdp_level(vcpu),
-  tdp_has_smep: 0,
+  l1_mbec: 0,
+  tdp_has_smep: Number(tdp_has_smep(vcpu.kvm.machine)),
   maxphyaddr: vcpu.maxphyaddr,
 });
 

@@ -15,6 +15,7 @@ import { SvmNested } from './svm_nested';
 import { nested_ept_ad_enabled, VmxNested } from './vmx_nested';
 import { VMX_OPS } from '../hw/vmcs';
 import { vmx_update_cpu_dirty_logging } from './pml';
+import { tdp_has_smep } from './mmu/calc_role';
 import { sppt_root_of } from './mmu/spp';
 import { role_get } from './roles';
 
@@ -189,6 +190,8 @@ export function configureProcessor(m: Machine, vcpu: KvmVcpu): void {
       const sppt = m.sppEnabled ? sppt_root_of(vcpu) : INVALID_PAGE;
       vcpu.translator.setSecondStage('ept', {
         eptp: construct_eptp(m, root, level, eptp_ad(m, vcpu)),
+        // Shadow EPT would have it where L1 uses it, which the model does not offer.
+        mbec: role_get(vcpu.mmu.root_role, m.roles.cr4_smep) === 1 && tdp_has_smep(m),
         spp: sppt !== INVALID_PAGE,
         sppt: sppt === INVALID_PAGE ? undefined : BigInt(sppt),
       });

@@ -119,7 +119,9 @@ export class RoleCodec {
   putAccess(word: number, access: number, ept: boolean): number {
     if (this.access.mask === 7) return role_put(word, this.access, access);
     const exec = access & 1;
-    const readAndUser = ept ? ((access >> 2) & 1) | (exec << 2) : 1 | (access & 4);
+    // Of shadow EPT without MBEC nothing is executable for the user by itself.
+    const userExec = role_get(word, this.cr4_smep) ? exec << 2 : 0;
+    const readAndUser = ept ? ((access >> 2) & 1) | userExec : 1 | (access & 4);
     return role_put(word, this.access, (exec << 3) | (access & 2) | readAndUser);
   }
 

@@ -25,6 +25,7 @@ import {
 } from './mmu/page_fault';
 import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 } from './x86_regs';
 import { vmx_flush_pml_buffer } from './pml';
+import { tdp_has_smep } from './mmu/calc_role';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_spp_setup_structure } from './mmu/spp';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
@@ -197,7 +198,8 @@ function handle_ept_violation(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number
   if (q & 2) err |= PFERR_WRITE;
   if (q & 4) err |= PFERR_FETCH;
   m.exitInsnLength = exit.insn?.len ?? 0;
-  if (q & (m.caps.eptPresentBits === 'any' ? 0x38 : 0x08)) err |= PFERR_PRESENT;
+  const rights = (m.caps.eptPresentBits === 'any' ? 0x38 : 0x08) | (tdp_has_smep(m) ? 0x40 : 0);
+  if (q & rights) err |= PFERR_PRESENT;
   const hi = m.caps.guestFinalBits ? (q & 0x100 ? PFERR_GUEST_FINAL_HI : PFERR_GUEST_PAGE_HI) : 0;
   enter(m, '__vmx_handle_ept_violation', vcpu.vcpu_id, exit);
   const r = kvm_mmu_page_fault(vcpu, (exit.gpa % 0x100000000) >>> 0, Math.floor(exit.gpa / 0x100000000), err, hi);

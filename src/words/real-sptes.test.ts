@@ -47,7 +47,8 @@ describe(`sptes that KVM ${kernel} made`, () => {
       }
     });
 
-    it(`${host.host}: explain finds the reading by itself`, () => {
+    it(`${host.host}: explain finds the reading by itself`, function () {
+      this.timeout(20_000);
       for (const [value, level] of host.sptes) {
         const spte = decodeSpte(l, BigInt(value), level);
         const told = explain(BigInt(value), { as: 'spte', kernel, vendor: host.vendor, level });

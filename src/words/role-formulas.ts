@@ -184,7 +184,7 @@ function shadowEptBase(form: RoleForm): Texts {
     has_4_byte_gpte: '0',
     direct: '0',
     access: 'ACC_ALL',
-    cr4_smep: 'tdp_has_smep',
+    cr4_smep: 'l1_mbec',
     ad_disabled: '!eptp_ad',
     guest_mode: '1',
     smm: form.eptHasSmm ? 'is_smm' : '0',

@@ -26,6 +26,7 @@ const LONG64: Inputs = {
   eptp_ad: 1,
   execonly: 1,
   tdp_has_smep: 0,
+  l1_mbec: 0,
 };
 
 const derived = (kernel: string, use: MmuUse, word: string, inputs: Inputs): string => {

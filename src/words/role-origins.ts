@@ -63,6 +63,7 @@ export const INPUTS: readonly InputInfo[] = [
   { name: 'eptp_level', meaning: "levels of L1's EPT, from its EPTP", values: [4, 5] },
   { name: 'eptp_ad', meaning: "L1's EPT uses accessed and dirty bits (EPTP bit 6)" },
   { name: 'execonly', meaning: 'L1 may use execute-only EPT entries' },
+  { name: 'l1_mbec', meaning: 'L1 has mode-based execute control on for L2' },
   { name: 'tdp_has_smep', meaning: 'the TDP format tells user from supervisor execution (MBEC, GMET)' },
   {
     name: 'maxphyaddr',

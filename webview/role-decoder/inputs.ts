@@ -21,5 +21,6 @@ export const TYPICAL: Inputs = {
   eptp_ad: 1,
   execonly: 1,
   tdp_has_smep: 0,
+  l1_mbec: 0,
   maxphyaddr: 46,
 };

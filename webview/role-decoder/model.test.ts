@@ -22,6 +22,7 @@ const LONG64: Inputs = {
   eptp_ad: 1,
   execonly: 1,
   tdp_has_smep: 0,
+  l1_mbec: 0,
 };
 
 describe('the rows of the Role Decoder', () => {

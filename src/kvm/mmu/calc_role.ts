@@ -117,12 +117,19 @@ export function kvm_mmu_get_tdp_level(vcpu: KvmVcpu): number {
   return max === 5 && vcpu.maxphyaddr <= 48 ? 4 : max;
 }
 
+/**
+ * Whether the tables of TDP tell execution by the user from that by the supervisor: EPT with mode-based execute control, which KVM uses from
+ * v7.2 on and every Intel processor since Skylake-X has. GMET of AMD is not modelled.
+ */
+export const tdp_has_smep = (m: Machine): boolean => m.caps.accessHasRead && m.config.paging === 'ept';
+
 /** kvm_calc_tdp_mmu_root_page_role(): independent of the guest's registers from v5.19 on. */
 export function kvm_calc_tdp_mmu_root_page_role(vcpu: KvmVcpu, cpu_role: CpuRole): number {
   const m = vcpu.kvm.machine;
   const R = m.roles;
   let role = 0;
   role = role_put(role, R.access, R.access.mask);
+  if (tdp_has_smep(m)) role = role_put(role, R.cr4_smep, 1);
   if (m.caps.tdpRoleFixed) {
     role = role_put(role, R.cr0_wp, 1);
     role = role_put(role, R.efer_nx, 1);

@@ -4,7 +4,7 @@ import { segment } from '../../hw/regs';
 import { auditMachine, findingText } from '../audit';
 import { Machine, machineConfig } from '../machine';
 import { parseKernel } from '../../words/kernels';
-import { role_get, RoleCodec } from '../roles';
+import { role_get, role_put, RoleCodec } from '../roles';
 
 /** Where the tables of the 32-bit guest are, and what its second directory entry maps as one page of 4 MB. */
 const PD = 0x1000;
@@ -50,14 +50,15 @@ const FORMS = {
 
 describe('role.access', () => {
   it('is exec 1, write 2, user 4 up to v7.1, then read 1, write 2, user 4, exec 8', () => {
-    const written = (kernel: string, access: number, ept = false) => {
+    const written = (kernel: string, access: number, ept = false, mbec = 0) => {
       const R = new RoleCodec(parseKernel(kernel));
-      return role_get(R.putAccess(0, access, ept), R.access);
+      return role_get(R.putAccess(role_put(0, R.cr4_smep, mbec), access, ept), R.access);
     };
     assert.deepEqual([7, 5, 3, 0].map((a) => written('v7.1', a)), [7, 5, 3, 0]); // prettier-ignore
     assert.deepEqual([7, 5, 3, 0].map((a) => written('v7.2', a)), [15, 13, 11, 1]); // prettier-ignore
-    // In EPT 4 is reading, and without MBEC user execution goes by execution.
-    assert.deepEqual([7, 6, 4, 1].map((a) => written('v7.2', a, true)), [15, 3, 1, 12]); // prettier-ignore
+    // In EPT 4 is reading; user execution goes by execution, and there is none without MBEC.
+    assert.deepEqual([7, 6, 4, 1].map((a) => written('v7.2', a, true)), [11, 3, 1, 8]); // prettier-ignore
+    assert.deepEqual([7, 6, 4, 1].map((a) => written('v7.2', a, true, 1)), [15, 3, 1, 12]); // prettier-ignore
     for (const kernel of ['v4.4', 'v7.1', 'v7.3'])
       for (const ept of [false, true]) {
         const R = new RoleCodec(parseKernel(kernel));

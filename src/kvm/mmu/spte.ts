@@ -302,6 +302,8 @@ export class SpteFormat {
     if (pte_access & ACC_EXEC) {
       lo |= m.x.lo;
       hi |= m.x.hi;
+      // X for the user goes with that for the supervisor in TDP, and has no part in shadow EPT without MBEC.
+      if (this.layout.xu !== 0n && !role_get(sp.role, R.cr4_smep)) lo &= ~this.layout.hot.xu.lo;
     } else {
       lo |= m.nx.lo;
       hi |= m.nx.hi;

@@ -1,7 +1,7 @@
 /** struct kvm_mmu of a vCPU: its role words decoded, its roots, its permission bitmap, and where each role bit comes from. */
 import type { CpuState } from '../../hw/regs';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmMmu, type KvmVcpu } from '../../kvm/kvm_host';
-import { kvm_mmu_get_tdp_level } from '../../kvm/mmu/calc_role';
+import { kvm_mmu_get_tdp_level, tdp_has_smep } from '../../kvm/mmu/calc_role';
 import { mmu_role_word, role_get } from '../../kvm/roles';
 import { SvmNested } from '../../kvm/svm_nested';
 import { nested_ept_ad_enabled, VmxNested } from '../../kvm/vmx_nested';
@@ -39,8 +39,9 @@ export function roleInputs(vcpu: KvmVcpu, mmu: KvmMmu): Inputs {
   const always: Inputs = {
     ad_enabled: m.spte.kvm_ad_enabled ? 1 : 0,
     tdp_level: kvm_mmu_get_tdp_level(vcpu),
-    // The model has neither MBEC nor GMET in its own tables.
-    tdp_has_smep: 0,
+    tdp_has_smep: tdp_has_smep(m) ? 1 : 0,
+    // The model does not offer it to L1.
+    l1_mbec: 0,
     maxphyaddr: vcpu.maxphyaddr,
   };
   if (vcpu.mmu !== mmu && vcpu.walk_mmu !== mmu) return always;
