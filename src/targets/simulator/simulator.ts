@@ -2,16 +2,14 @@
 import type { PhysMemory } from '../../hw/memory';
 import type { WalkStep, WhyRecord } from '../../hw/why';
 import { auditMachine } from '../../kvm/audit';
-import { is_guest_mode, is_smm, INVALID_PAGE, type KvmVcpu } from '../../kvm/kvm_host';
-import type { KvmEvent } from '../../kvm/events';
-import type { Machine } from '../../kvm/machine';
+import type { KvmVcpu } from '../../kvm/kvm_host';
+import type { Machine, RegisterSet } from '../../kvm/machine';
 import type { ScenarioProgram } from '../../scenario/program';
 import { formatHex, formatSize } from '../../words/address';
 import type { Decoded } from '../../words/word';
 import { eventText, type WordReader } from '../event-info';
 import { FILTERS } from '../filters';
 import { Lexicon } from '../lexicon';
-import { leaf, struct } from '../nodes';
 import {
   type BreakpointResult,
   type Completion,
@@ -20,7 +18,6 @@ import {
   type EvaluateResult,
   type EventEntry,
   type ExceptionFilter,
-  formatMemoryReference,
   type Frame,
   type FunctionBreakpoint,
   type LineBreakpoint,
@@ -28,7 +25,6 @@ import {
   type MemoryRef,
   type MmuState,
   type Motion,
-  parseMemoryReference,
   type Position,
   type RegisterState,
   type RunReport,
@@ -40,32 +36,27 @@ import {
   type Target,
   TargetError,
   type TargetInfo,
-  type TreeNode,
   type Vcpu,
   type WalkRequest,
 } from '../target';
-import { Breakpoints, type WatchedBytes } from './breakpoints';
+import { Breakpoints } from './breakpoints';
 import { stateNames } from './conditions';
 import { completions, type ConsoleHost, evaluate } from './console';
-import { controlFieldsNode } from './control-fields';
+import { dataBreakpointInfo, watchedBytes } from './data-breakpoints';
 import { activeStack, idleStack } from './frames';
-import { addressSpaceOf } from './guest-memory';
 import { checkSpace, readMemory, writeMemory } from './memory';
-import { mmuNode, mmuStates } from './mmus';
+import { mmuStates } from './mmus';
 import type { Failure } from './program';
-import { modeText, registersNode, registerStates } from './registers';
+import { registerStates } from './registers';
 import { RunControl } from './run-control';
 import { ScenarioRun } from './scenario-program';
-import { memslotsNode, mmioCacheNode, slotStates } from './slots';
-import { shadowPagesNode, tableAccess, type Tables, tableScopes } from './table-nodes';
+import { describer, memoKeys, type ScopeHost, scopes, topNodes } from './scopes';
+import { slotStates } from './slots';
 import { tablePage, tablePath, tableRoots } from './tables';
 import { Timeline } from './timeline';
-import { tlbNode } from './tlb-nodes';
-import { describeStep, verdictCodes, walk } from './walks';
+import { vcpuList } from './vcpu-nodes';
+import { verdictCodes, walk } from './walks';
 import { whyNode } from './why-nodes';
-
-/** Largest range that one data breakpoint watches, in bytes. */
-const MAX_WATCH = 4096;
 
 export class Simulator implements Target {
   readonly info: TargetInfo;
@@ -77,6 +68,7 @@ export class Simulator implements Target {
   private readonly control: RunControl;
   private readonly breakpoints: Breakpoints;
   private readonly lexicon: Lexicon;
+  private readonly scopeHost: ScopeHost;
   private readonly consoleHost: ConsoleHost;
   /** host memory at the stop before the present one: what has changed since is marked */
   private before: PhysMemory | null = null;
@@ -117,6 +109,7 @@ export class Simulator implements Target {
     this.timeline.memoKeys = memoKeys;
     this.control = new RunControl(this.timeline, this.breakpoints);
     this.control.describe = (event) => eventText(event, this.lexicon);
+    this.scopeHost = this.makeScopeHost();
     this.consoleHost = this.makeConsoleHost();
   }
 
@@ -186,48 +179,13 @@ export class Simulator implements Target {
   }
 
   setDataBreakpoints(breakpoints: readonly DataBreakpoint[]): BreakpointResult[] {
-    return this.breakpoints.setData(breakpoints.map((b) => ({ ...b, bytes: this.watched(b.dataId) })));
+    return this.breakpoints.setData(
+      breakpoints.map((b) => ({ ...b, bytes: watchedBytes(() => this.machine, b.dataId) })),
+    );
   }
 
   dataBreakpointInfo(expression: string, vcpu: number, bytes?: number): DataBreakpointInfo {
-    const refuse = (description: string): DataBreakpointInfo => ({ dataId: null, description });
-    let reference = expression;
-    if (!/^(gpa|hpa|gva)\b.*:|^(0x)?[0-9a-f]+$/i.test(expression)) {
-      const node = this.tryEvaluate(expression, vcpu);
-      if (!node?.memoryReference) return refuse(`'${expression}' has no address: give gpa:0x…, hpa:0x… or gva@0:0x…`);
-      reference = node.memoryReference;
-    }
-    try {
-      const ref = parseMemoryReference(reference, vcpu);
-      const dataId = `${formatMemoryReference(ref)}/${bytes ?? 8}`;
-      const watched = this.watched(dataId);
-      return typeof watched === 'string'
-        ? refuse(watched)
-        : { dataId, description: `${watched.title} (stops when it changes)` };
-    } catch (error) {
-      return refuse((error as Error).message);
-    }
-  }
-
-  /** The bytes of a data breakpoint, or a sentence why there are none. */
-  private watched(dataId: string): WatchedBytes | string {
-    const m = /^(.*)\/(\d{1,6})$/.exec(dataId);
-    const count = m ? Number(m[2]) : 0;
-    if (!m || count < 1 || count > MAX_WATCH) return `a data breakpoint watches 1 to ${MAX_WATCH} bytes`;
-    const ref = parseMemoryReference(m[1]);
-    const read = (): Uint8Array | null => {
-      const { data, unreadable } = readMemory(this.machine, ref, count);
-      return unreadable ? null : data;
-    };
-    return { title: `${count} byte${count === 1 ? '' : 's'} at ${formatMemoryReference(ref)}`, read };
-  }
-
-  private tryEvaluate(expression: string, vcpu: number): TreeNode | null {
-    try {
-      return evaluate(this.consoleHost, expression, vcpu, null, 'watch');
-    } catch {
-      return null;
-    }
+    return dataBreakpointInfo(() => this.machine, this.consoleHost, expression, vcpu, bytes);
   }
 
   breakpointLines(from: number, to: number): number[] {
@@ -237,34 +195,7 @@ export class Simulator implements Target {
   // ---- vCPUs, frames, variables ----------------------------------------------------------------------------------
 
   vcpus(): Vcpu[] {
-    const list = this.machine.vcpus.map((vcpu, index): Vcpu => {
-      const smm = is_smm(vcpu);
-      const l2 = is_guest_mode(vcpu);
-      const notes = [smm ? 'SMM' : '', l2 ? 'L2' : ''].filter(Boolean);
-      return {
-        index,
-        name: `vCPU ${index}${notes.length ? ` (${notes.join(', ')})` : ''}`,
-        smm,
-        guestMode: l2,
-        rip: vcpu.regs.ripKnown ? vcpu.regs.rip : null,
-        cr3: vcpu.regs.cr3,
-        rootHpa: vcpu.mmu.root.hpa === INVALID_PAGE ? null : BigInt(vcpu.mmu.root.hpa),
-        mode: modeText(vcpu.regs),
-      };
-    });
-    if (list.length > 0) return list;
-    return [
-      {
-        index: 0,
-        name: 'no vCPU yet',
-        smm: null,
-        guestMode: null,
-        rip: null,
-        cr3: null,
-        rootHpa: null,
-        mode: 'not created',
-      },
-    ];
+    return vcpuList(this.machine);
   }
 
   frames(vcpu: number): Frame[] {
@@ -275,73 +206,22 @@ export class Simulator implements Target {
       statement,
       reading: this.control.reading,
       lexicon: this.lexicon,
-      describe: this.describer(vcpu),
+      describe: describer(this.scopeHost, vcpu),
     });
   }
 
   scopes(index: number, frame: Frame): Scope[] {
-    const local: Scope[] = frame.locals
-      ? [{ name: 'Locals', expensive: false, presentation: 'locals', root: frame.locals }]
-      : [];
-    const m = this.machine;
-    const vcpu = m.vcpus[index];
-    const memslots: Scope = { name: 'Memslots', expensive: false, root: memslotsNode(m) };
-    if (!vcpu) return [...local, memslots];
-    const why = this.lastWhy(index);
-    const fields = controlFieldsNode(m, vcpu, this.lastExit(index));
-    return [
-      ...local,
-      { name: 'Registers', expensive: false, presentation: 'registers', root: this.registersScope(index) },
-      { name: 'MMU', expensive: false, root: this.mmuScope(vcpu) },
-      ...tableScopes(m, vcpu, this.lexicon, this.tables(vcpu)).map((s) => ({
-        ...s,
-        expensive: false,
-      })),
-      // Comparing every entry with the tables is work that a view must not do unasked at each stop.
-      { name: 'TLB', expensive: true, root: tlbNode(m, vcpu) },
-      { name: fields.name, expensive: false, root: fields.root },
-      memslots,
-      { name: 'Shadow pages', expensive: false, root: shadowPagesNode(m, this.lexicon) },
-      ...(why ? [{ name: 'Why', expensive: false, root: whyNode('Why', why, this.describer(index)) }] : []),
-    ];
+    return scopes(this.scopeHost, index, frame);
   }
 
-  private tables(vcpu: KvmVcpu): Tables {
-    return tableAccess(this.machine, vcpu, this.lexicon, this.before, (page, entry, value) => {
-      const data = new DataView(new ArrayBuffer(page.entrySize));
-      if (page.entrySize === 8) data.setBigUint64(0, value, true);
-      else data.setUint32(0, Number(value), true);
-      const space =
-        page.root.space === 'hpa' ? ({ kind: 'hpa' } as const) : ({ kind: 'gpa', asId: page.root.asId ?? 0 } as const);
-      this.writeMemory({ space, address: entry.address }, new Uint8Array(data.buffer));
-    });
-  }
-
-  private mmuScope(vcpu: KvmVcpu): TreeNode {
-    const { kernel } = this.lexicon.options;
-    const used = [vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu].filter(
-      (mmu) => mmu === vcpu.root_mmu || mmu === vcpu.mmu || mmu === vcpu.walk_mmu,
-    );
-    return struct('MMU', '', () => [
-      ...used.map((mmu) => mmuNode(vcpu, mmu, kernel)),
-      mmioCacheNode(this.machine, vcpu, this.lexicon),
-      vcpuNode(vcpu),
-    ]);
-  }
-
-  private registersScope(index: number): TreeNode {
-    return registersNode(
-      () => this.machine,
-      index,
-      (set) => {
-        if (this.timeline.midway) {
-          throw new TargetError(
-            'registers can be set between two statements, as KVM_SET_SREGS does: step to the next statement first',
-          );
-        }
-        this.timeline.patch(() => this.silently((m) => m.setRegs(m.vcpus[index], set)));
-      },
-    );
+  /** @throws TargetError in the midst of a statement */
+  private setRegisters(index: number, set: RegisterSet): void {
+    if (this.timeline.midway) {
+      throw new TargetError(
+        'registers can be set between two statements, as KVM_SET_SREGS does: step to the next statement first',
+      );
+    }
+    this.timeline.patch(() => this.silently((m) => m.setRegs(m.vcpus[index], set)));
   }
 
   /** Does something to the machine of which nobody is told. */
@@ -354,21 +234,6 @@ export class Simulator implements Target {
     } finally {
       m.observer = observer;
     }
-  }
-
-  private describer(index: number): (step: WalkStep) => { levelName: string; summary: string } {
-    const m = this.machine;
-    const vcpu = m.vcpus[index] ?? m.vcpus[0];
-    return (step) => describeStep(m, vcpu, this.lexicon, step);
-  }
-
-  private lastWhy(vcpu: number): WhyRecord | null {
-    const event = this.timeline.lastOf(`why/${vcpu}`);
-    return event && 'why' in event ? event.why : null;
-  }
-
-  private lastExit(vcpu: number): { exit: KvmEvent | null; fault: KvmEvent | null } {
-    return { exit: this.timeline.lastOf(`exit/${vcpu}`), fault: this.timeline.lastOf(`fault/${vcpu}`) };
   }
 
   // ---- state -----------------------------------------------------------------------------------------------------
@@ -399,7 +264,7 @@ export class Simulator implements Target {
     return walk(this.machine, request);
   }
   describeStep(step: WalkStep): { levelName: string; summary: string } {
-    return this.describer(this.control.activeVcpu())(step);
+    return describer(this.scopeHost, this.control.activeVcpu())(step);
   }
   verdictCodes(why: WhyRecord): { name: string; decoded: Decoded }[] {
     return verdictCodes(why);
@@ -444,6 +309,23 @@ export class Simulator implements Target {
     return completions(this.consoleHost, text, column, vcpu);
   }
 
+  private makeScopeHost(): ScopeHost {
+    const machine = (): Machine => this.machine;
+    const before = (): PhysMemory | null => this.before;
+    return {
+      get machine() {
+        return machine();
+      },
+      get before() {
+        return before();
+      },
+      lexicon: this.lexicon,
+      lastOf: (key) => this.timeline.lastOf(key),
+      setRegisters: (index, set) => this.setRegisters(index, set),
+      writeMemory: (ref, data) => this.writeMemory(ref, data),
+    };
+  }
+
   private makeConsoleHost(): ConsoleHost {
     const { kernel, vendor, paging } = this.lexicon.options;
     return {
@@ -452,36 +334,14 @@ export class Simulator implements Target {
       vendor,
       paging,
       hostPhysBits: this.machine.config.maxphyaddr,
-      topNodes: (index) => this.topNodes(index),
-      walkNode: (request) => whyNode('walk', walk(this.machine, request), this.describer(request.vcpu), true),
+      topNodes: (index) => topNodes(this.scopeHost, index),
+      walkNode: (request) =>
+        whyNode('walk', walk(this.machine, request), describer(this.scopeHost, request.vcpu), true),
       readMemory: (ref, count) => readMemory(this.machine, ref, count),
       slotText: (asId, gpa) => this.slotText(asId, gpa),
       audit: (rules) => auditMachine(this.machine, { rules }),
       addressSpaces: () => this.machine.addressSpaces,
     };
-  }
-
-  /** What paths in the console begin with. */
-  private topNodes(index: number): TreeNode[] {
-    const m = this.machine;
-    const vcpu = m.vcpus[index];
-    const slots = memslotsNode(m);
-    const memslots = struct('memslots', `${m.kvm.memslots.length} address spaces`, () =>
-      (slots.children?.() ?? []).map((node, as) => ({ ...node, name: `[${as}]` })),
-    );
-    if (!vcpu) return [memslots];
-    const { kernel } = this.lexicon.options;
-    const words = mmuNode(vcpu, vcpu.mmu, kernel).children?.() ?? [];
-    const fields = controlFieldsNode(m, vcpu, this.lastExit(index));
-    return [
-      ...(this.registersScope(index).children?.() ?? []),
-      ...[vcpu.root_mmu, vcpu.guest_mmu, vcpu.nested_mmu].map((mmu) => mmuNode(vcpu, mmu, kernel)),
-      ...words.filter((w) => /role$/.test(w.name)),
-      { ...mmioCacheNode(m, vcpu, this.lexicon), name: 'mmio_cache' },
-      { ...fields.root, name: fields.name.toLowerCase() },
-      { ...vcpuNode(vcpu), name: 'vcpu' },
-      memslots,
-    ];
   }
 
   private slotText(asId: number, gpa: bigint): string {
@@ -490,33 +350,4 @@ export class Simulator implements Target {
     const flags = slotStates(this.machine).find((s) => s.asId === asId && s.id === slot.id)?.flags ?? [];
     return `memslot ${slot.id} of address space ${asId}, gpa ${formatHex(slot.base_gfn * 4096)} ${formatSize(slot.npages * 4096)}${flags.length ? ` ${flags.join('|')}` : ''}`;
   }
-}
-
-/** Events whose last occurrence the views show: exits, second-stage faults, and what carries a why-record. */
-function memoKeys(event: KvmEvent): string[] {
-  if (event.kind === 'kvm_exit') return [`exit/${event.vcpu}`];
-  const keys: string[] = [];
-  if ('why' in event && event.why) keys.push(`why/${event.vcpu}`);
-  if ('gpa' in event && 'code' in event) keys.push(`fault/${event.vcpu}`);
-  return keys;
-}
-
-/** State of struct kvm_vcpu outside its MMUs. */
-function vcpuNode(vcpu: KvmVcpu): TreeNode {
-  return struct('vcpu->arch', is_smm(vcpu) ? 'in SMM' : '', () => [
-    leaf('smm', `${is_smm(vcpu)}`, { type: 'HF_SMM_MASK' }),
-    leaf('as_id', `${addressSpaceOf(vcpu)}`, { type: 'address space of its accesses' }),
-    leaf('guest_mode', `${is_guest_mode(vcpu)}`, { type: 'HF_GUEST_MASK: runs L2' }),
-    leaf('smbase', formatHex(vcpu.smbase)),
-    leaf('smi_pending', `${vcpu.smi_pending}`),
-    leaf('requests', [...vcpu.requests].map((r) => `KVM_REQ_${r}`).join(' ') || 'none'),
-    leaf(
-      'exception',
-      vcpu.exception
-        ? `vector ${vcpu.exception.vector}${vcpu.exception.errorCode === null ? '' : ` error ${formatHex(vcpu.exception.errorCode)}`}`
-        : 'none',
-    ),
-    leaf('halted', `${vcpu.halted}`),
-    struct('stat', '', () => Object.entries(vcpu.stat).map(([name, n]) => leaf(name, `${n}`))),
-  ]);
 }
