@@ -62,7 +62,9 @@ function reasonOf({ stop, position }: StateBody): string {
   const reason = stop?.description || stop?.reason || 'stopped';
   const where =
     position.line === null ? '' : ` · line ${position.line}${position.statement ? `: ${position.statement}` : ''}`;
-  return `${reason.charAt(0).toUpperCase()}${reason.slice(1)}${where}`;
+  // The name of a function stays as it is.
+  const sentence = /^[a-z]+( |$)/.test(reason) ? reason.charAt(0).toUpperCase() + reason.slice(1) : reason;
+  return `${sentence}${where}`;
 }
 
 /** All sessions, and the one that views follow: VS Code's active one, or the last that stopped. */

@@ -38,6 +38,7 @@ interface Saved {
   readonly session: SessionInfo | null;
   readonly body: RolesBody | null;
   readonly mmu: string;
+  readonly ownMmu: boolean;
   readonly kernel: string;
   readonly ownKernel: boolean;
   readonly use: MmuUse;
@@ -48,7 +49,7 @@ interface Saved {
   readonly show: Show;
 }
 
-const host = connect<ToRolesView, FromRolesView, Saved>(2);
+const host = connect<ToRolesView, FromRolesView, Saved>(3);
 
 @customElement('mmu-role-decoder')
 export class RoleDecoder extends LitElement {
@@ -58,6 +59,8 @@ export class RoleDecoder extends LitElement {
   @state() private body: RolesBody | null = null;
   /** root_mmu, guest_mmu or nested_mmu */
   @state() private mmu = 'root_mmu';
+  /** the user chose the MMU; else it is the one in use */
+  @state() private ownMmu = false;
   @state() private kernel = 'v6.1';
   /** the user chose another kernel than the session's */
   @state() private ownKernel = false;
@@ -115,6 +118,7 @@ export class RoleDecoder extends LitElement {
       this.body = null;
       this.previous = {};
       this.ownKernel = false;
+      this.ownMmu = false;
     }
     if (this.session === null && !this.started) {
       this.setKernel(defaultKernel);
@@ -133,7 +137,7 @@ export class RoleDecoder extends LitElement {
     this.body = body;
     this.typed = {};
     if (!this.ownKernel) this.kernel = known(body.kernel);
-    if (!body.mmus.some((m) => m.name === this.mmu)) {
+    if (!this.ownMmu || !body.mmus.some((m) => m.name === this.mmu)) {
       this.mmu = (body.mmus.find((m) => m.active) ?? body.mmus[0])?.name ?? 'root_mmu';
     }
     this.takeMmu();
@@ -220,6 +224,8 @@ export class RoleDecoder extends LitElement {
       return;
     }
     this.ownKernel = false;
+    this.ownMmu = false;
+    this.mmu = this.body.mmus.find((m) => m.active)?.name ?? this.mmu;
     this.kernel = known(this.body.kernel);
     this.takeMmu();
   }
@@ -232,6 +238,7 @@ export class RoleDecoder extends LitElement {
     this.session = saved.session;
     this.body = saved.body;
     this.mmu = saved.mmu;
+    this.ownMmu = saved.ownMmu;
     this.kernel = saved.kernel;
     this.ownKernel = saved.ownKernel;
     this.use = saved.use;
@@ -251,11 +258,12 @@ export class RoleDecoder extends LitElement {
       Object.fromEntries(
         Object.entries(from).flatMap(([name, word]) => (word === undefined ? [] : [[name, `0x${word.toString(16)}`]])),
       );
-    const { session, body, mmu, kernel, ownKernel, use, inputs, edited, show } = this;
+    const { session, body, mmu, ownMmu, kernel, ownKernel, use, inputs, edited, show } = this;
     host.save({
       session,
       body,
       mmu,
+      ownMmu,
       kernel,
       ownKernel,
       use,
@@ -315,6 +323,7 @@ export class RoleDecoder extends LitElement {
       selectThread: (threadId) => host.send({ type: FROM_VIEW.selectThread, threadId }),
       selectMmu: (name) => {
         this.mmu = name;
+        this.ownMmu = true;
         this.takeMmu();
       },
       selectKernel: (id) => this.setKernel(id),
