@@ -4,6 +4,8 @@
  */
 import { INVALID_PAGE, KvmMmu, KvmMmuPage, KvmVcpu } from '../../kvm/kvm_host';
 import { formatHex } from '../../words/address';
+import { CR0, CR4, EFER, RFLAGS } from '../../words/controls';
+import { decodeWord, type WordLayout } from '../../words/word';
 import type { Lexicon } from '../lexicon';
 import { hexLeaf, leaf, list, struct, wordNode } from '../nodes';
 import { formatMemoryReference, type TreeNode } from '../target';
@@ -12,6 +14,14 @@ import { mmuNode } from './mmus';
 /** Members that count or name something: decimal. All other numbers are addresses, frames or words: hexadecimal. */
 const DECIMAL =
   /^(id|as_id|level|.*_level|count|npages|size|len|length|errno|vector|mmu_seq|vcpu_id|root_count|tdp_mmu_root_count|unsync_children|write_flooding_count|index|cpl|dpl|type|port|n|reg|insnLen|mmu_valid_gen|generation|forLevel|max_level|req_level|goal_level)$/;
+
+/** Words of the processor, which are taken apart wherever they appear. */
+const WORDS: ReadonlyMap<string, WordLayout> = new Map([
+  ['cr0', CR0],
+  ['cr4', CR4],
+  ['efer', EFER],
+  ['rflags', RFLAGS],
+]);
 
 /** Struct names of the kernel for classes of the model. */
 const TYPES: Readonly<Record<string, string>> = {
@@ -72,8 +82,11 @@ function memberNode(name: string, value: unknown, lexicon: Lexicon): TreeNode {
       if (/^(role|root_role)$/.test(name)) return wordNode(name, lexicon.decodeRole(value));
       if (DECIMAL.test(name) || !Number.isInteger(value)) return leaf(name, `${value}`);
       return value < 0 ? leaf(name, `${value}`) : hexLeaf(name, value, addressReference(name, BigInt(value)));
-    case 'bigint':
+    case 'bigint': {
+      const layout = WORDS.get(name);
+      if (layout) return wordNode(name, decodeWord(layout, value));
       return hexLeaf(name, value, addressReference(name, value));
+    }
     case 'boolean':
       return leaf(name, value ? 'true' : 'false');
     case 'string':
