@@ -130,7 +130,9 @@ export class SpteFormat {
 
   /** is_executable_pte() */
   isExecutable(lo: number, hi: number): boolean {
-    const { x, nx } = this.masks;
+    // X of the supervisor: what shadow EPT has without MBEC.
+    const { x } = this.layout.hot;
+    const { nx } = this.masks;
     return (lo & (x.lo | nx.lo)) >>> 0 === x.lo && (hi & (x.hi | nx.hi)) >>> 0 === x.hi;
   }
 

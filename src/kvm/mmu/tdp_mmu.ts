@@ -169,7 +169,8 @@ function tdp_mmu_map_handle_target_level(
 /** The kvm_mmu_set_spte event of an entry: what its r/x/u fields show. */
 export function setSpteEvent(vcpu: KvmVcpu, gfn: number, sptep: number, level: number, lo: number, hi: number) {
   const m = vcpu.kvm.machine;
-  const u = m.spte.masks.user;
+  // With MBEC in the format u is execution by the user.
+  const u = m.spte.layout.xu === 0n ? m.spte.masks.user : m.spte.layout.hot.xu;
   const present = m.spte.masks.present;
   const executable = m.spte.isExecutable(lo, hi);
   return {
