@@ -8,7 +8,7 @@ import { execute } from '../hw/exec';
 import { decodeInsn, type Insn } from '../hw/insn';
 import { RFLAGS } from '../hw/regs';
 import { EmulatorBus, inject_emulated_exception, pageFaultOf, type EmulateCtxt } from './emulate_ops';
-import { enter, leave } from './machine';
+import { enter, leave } from './observer';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest } from './kvm_main';
 import { kvm_mmu_unprotect_gfn_and_retry, kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';

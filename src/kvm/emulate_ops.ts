@@ -4,7 +4,7 @@
  */
 import type { Bus } from '../hw/bus';
 import type { Insn } from '../hw/insn';
-import { enter, leave } from './machine';
+import { enter, leave } from './observer';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_invlpg } from './mmu/invlpg';

@@ -2,7 +2,7 @@
  * What the exits of both vendors share: the kvm_exit event, port I/O, skipping an instruction.
  */
 import type { VmExit } from '../hw/exits';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { is_smm, type KvmVcpu } from './kvm_host';
 import { x86_emulate_instruction } from './emulate';
 import { kvm_get_msr, kvm_set_msr } from './x86_regs';

@@ -3,7 +3,8 @@
  * Facts: reference kvm-mmu-model.md chapter 3 (checked there against v4.4.179 and v6.1.192).
  */
 import type { Backing } from './host';
-import { emit, enter, leave, type Machine } from './machine';
+import { emit, enter, leave } from './observer';
+import type { Machine } from './machine';
 import {
   KVM_MEMSLOT_INVALID,
   KVM_MEM_LOG_DIRTY_PAGES,

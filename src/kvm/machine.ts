@@ -44,9 +44,8 @@ import { kvm_mmu_unload } from './mmu/roots';
 import { kvm_vm_ioctl_get_subpages, kvm_vm_ioctl_set_subpages, type SubpagesResult } from './mmu/spp';
 import { SpteFormat } from './mmu/spte';
 import { kvm_mmu_zap_all } from './mmu/zap';
-import { type FrameName, KernelFrames } from './functions';
-import type { Observer } from './observer';
-import type { FrameLocals } from './observer';
+import { KernelFrames } from './functions';
+import { emit, enter, leave, type Observer } from './observer';
 import { RoleCodec } from './roles';
 import { peek_mode, smramFlags, smramMemslots } from './smram';
 import { vmx_set_tss_addr } from './vmx';
@@ -88,21 +87,6 @@ const FLUSHES = {
     gva: 'svm_flush_tlb_gva',
   },
 } as const;
-
-/** Enters a frame if somebody watches. */
-export function enter(m: Machine, name: FrameName, vcpu: number, locals: FrameLocals): void {
-  if (m.observer !== null) m.frames.enter(m.observer, 'kvm', name, vcpu, locals);
-}
-
-/** Leaves the innermost frame if somebody watches. */
-export function leave(m: Machine): void {
-  if (m.observer !== null) m.frames.leave(m.observer);
-}
-
-/** Runs `f` with the observer if there is one: events are only built for somebody. */
-export function emit(m: Machine, f: (o: Observer) => void): void {
-  if (m.observer !== null) f(m.observer);
-}
 
 /** A copy of a whole machine, to be restored any number of times. */
 export interface MachineState {

@@ -4,7 +4,8 @@
  * Facts: reference kvm-mmu-model.md 5.6, 9.1; arch/x86/kvm/{kvm_cache_regs.h,x86.c}, v6.1.
  */
 import type { Intercepts } from '../hw/exits';
-import { emit, type Machine } from './machine';
+import { emit } from './observer';
+import type { Machine } from './machine';
 import { HF_GUEST_MASK, is_guest_mode, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest } from './kvm_main';
 import {

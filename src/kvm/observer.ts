@@ -7,6 +7,8 @@
  */
 import type { WalkStep } from '../hw/why';
 import type { KvmEvent } from './events';
+import type { FrameName } from './functions';
+import type { Machine } from './machine';
 
 /** What a frame on the simulated call stack stands for. */
 export type FrameKind = 'scenario' | 'hw' | 'kvm';
@@ -31,4 +33,19 @@ export class StopSignal extends Error {
     super('stopped by the debugger');
     this.name = 'StopSignal';
   }
+}
+
+/** Enters a frame if somebody watches. */
+export function enter(m: Machine, name: FrameName, vcpu: number, locals: FrameLocals): void {
+  if (m.observer !== null) m.frames.enter(m.observer, 'kvm', name, vcpu, locals);
+}
+
+/** Leaves the innermost frame if somebody watches. */
+export function leave(m: Machine): void {
+  if (m.observer !== null) m.frames.leave(m.observer);
+}
+
+/** Runs `f` with the observer if there is one: events are only built for somebody. */
+export function emit(m: Machine, f: (o: Observer) => void): void {
+  if (m.observer !== null) f(m.observer);
 }

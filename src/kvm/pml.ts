@@ -3,7 +3,7 @@
  * Facts: arch/x86/kvm/vmx/vmx.c (vmx_flush_pml_buffer(), vmx_update_cpu_dirty_logging(), handle_pml_full()), v6.1; reference 3.7.
  */
 import { PML_ENTRIES, PmlState } from '../hw/pml';
-import { enter, leave } from './machine';
+import { enter, leave } from './observer';
 import { is_guest_mode, type Kvm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot } from './kvm_main';
 

@@ -12,7 +12,7 @@ import {
   SMRAM_SAVE_SIZE,
 } from '../hw/smm-state';
 import { CR0, CR4, EFER } from '../hw/regs';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { HF_SMM_INSIDE_NMI_MASK, HF_SMM_MASK, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_mmu_reset_context } from './mmu/calc_role';

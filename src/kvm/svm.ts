@@ -3,7 +3,7 @@
  * Facts: reference kvm-mmu-model.md 12.1, 27; APM vol. 2 appendix C (exit codes).
  */
 import type { VmExit } from '../hw/exits';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
 import {
   complete_pio,

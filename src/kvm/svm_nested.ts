@@ -8,7 +8,7 @@ import type { Op } from '../hw/insn';
 import { CR0, CR4, CpuState, EFER } from '../hw/regs';
 import { SVM_EXIT, SVM_INSN_EXITS, Vmcb, VMLOAD_MSRS } from '../hw/vmcb';
 import { eventInfo, skip_emulated_instruction } from './exits';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest } from './kvm_main';
 import { kvm_init_mmu, kvm_init_shadow_npt_mmu } from './mmu/calc_role';

@@ -5,7 +5,8 @@
 import type { VmExit } from '../hw/exits';
 import { SPPQ_MISS } from '../hw/spp';
 import { CR0 } from '../hw/regs';
-import { emit, enter, leave, type Machine } from './machine';
+import { emit, enter, leave } from './observer';
+import type { Machine } from './machine';
 import { kvm_set_memory_region } from './kvm_main';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
 import { VMX_INSN_EXITS } from '../hw/vmcs';

@@ -16,7 +16,7 @@ import {
   VMX_OPS,
 } from '../hw/vmcs';
 import { eventInfo } from './exits';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { kvm_init_mmu, kvm_init_shadow_ept_mmu } from './mmu/calc_role';

@@ -10,7 +10,7 @@ import { VM_ENTRY, VM_EXIT_CTL } from '../hw/vmcs';
 import { checkEptp } from '../hw/vmx-pointers';
 import { skip_emulated_instruction } from './exits';
 import type { FrameName } from './functions';
-import { enter, leave } from './machine';
+import { enter, leave } from './observer';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
 import { cplAccess, gva_to_gpa, lastWalk, PFERR_WRITE } from './mmu/paging_tmpl';

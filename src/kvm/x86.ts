@@ -4,7 +4,7 @@
  */
 import type { Insn } from '../hw/insn';
 import { EVENT_TYPE, type VmExit } from '../hw/exits';
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_check_nested_events, nested_triple_fault } from './nested';
 import { complete_emulated_mmio } from './emulate';

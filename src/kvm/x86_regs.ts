@@ -2,7 +2,7 @@
  * arch/x86/kvm/x86.c: what a change of a control register means to the MMU. Facts: reference kvm-mmu-model.md 5.8, 6.6.
  */
 import { cr0Fault, CR0, cr4Fault, CR4, EFER, MSR } from '../hw/regs';
-import { enter, leave } from './machine';
+import { enter, leave } from './observer';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_init_mmu, kvm_mmu_reset_context } from './mmu/calc_role';
 import { kvm_mmu_free_roots, kvm_mmu_new_pgd, kvm_mmu_unload } from './mmu/roots';

@@ -2,7 +2,7 @@
  * Requests and TLB flushes: kvm_make_request(), kvm_flush_remote_tlbs() and what the flush requests do to the processors' TLBs.
  * Facts: reference kvm-mmu-model.md chapter 27 and 12.9.
  */
-import { emit, enter, leave } from './machine';
+import { emit, enter, leave } from './observer';
 import type { Kvm, KvmRequest, KvmVcpu } from './kvm_host';
 
 /** kvm_make_request() */

@@ -2,7 +2,8 @@
  * arch/x86/kvm/mmu/mmu.c: what the role words are computed from, and when a context is rebuilt.
  * Facts: reference kvm-mmu-model.md chapter 5; seed 1 (cpu_role split from mmu_role).
  */
-import { emit, enter, leave, type Machine } from '../machine';
+import { emit, enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import { is_guest_mode, is_smm, mmu_is_nested, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put, type RoleField } from '../roles';
 import {

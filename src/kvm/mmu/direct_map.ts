@@ -3,7 +3,7 @@
  * Facts: reference kvm-mmu-model.md chapters 6.2 (walk start), 7.9 (prefetch) and 13.
  */
 import type { KvmEvent } from '../events';
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { ACC_ALL, ACC_WRITE, INVALID_PAGE, type KvmMemorySlot, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import {
   KVM_PFN_NOSLOT,

@@ -2,7 +2,7 @@
  * Dirty logging: arming and disarming a slot, KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG, splitting huge pages ahead of time.
  * Facts: reference kvm-mmu-model.md 3.7, 3.9, chapters 20 and 21; order of steps as in v6.1.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
 import { EINVAL, ENOENT, type IoctlResult } from '../kvm_main';
 import { role_get } from '../roles';

@@ -1,5 +1,5 @@
 /** kvm_handle_page_fault(): an intercepted #PF of shadow paging. Reference 12.1. */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import type { KvmVcpu } from '../kvm_host';
 import { role_get } from '../roles';
 import { kvm_mmu_page_fault, kvm_mmu_unprotect_page } from './page_fault';

@@ -1,7 +1,8 @@
 /**
  * Which page size a fault gets. Facts: reference kvm-mmu-model.md chapter 20.
  */
-import { enter, leave, type Machine } from '../machine';
+import { enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import type { KvmMemorySlot, KvmVcpu } from '../kvm_host';
 import { host_pfn_mapping_level, kvm_slot_dirty_track_enabled } from '../kvm_main';
 import { gfn_to_index } from '../memslots';

@@ -1,7 +1,7 @@
 /**
  * INVLPG: kvm_mmu_invlpg(), kvm_mmu_invalidate_gva(), FNAME(invlpg). Facts: reference kvm-mmu-model.md 19.3.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { INVALID_PAGE, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot } from '../kvm_main';
 import { role_get } from '../roles';

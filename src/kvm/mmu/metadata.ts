@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/mmu.c: what a context derives from its role: reserved-bit masks, the permission bitmap, the PKRU mask.
  * Facts: reference kvm-mmu-model.md chapters 10 and 11; worked numbers in 31.1 and 31.2; snapshots of real kernels.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { role_get } from '../roles';
 import type { KvmMmu, KvmVcpu, RsvdBitsValidate } from '../kvm_host';
 import { is_cr0_pg, is_cr0_wp, is_cr4_pke, is_cr4_pse, is_cr4_smap, is_cr4_smep, is_efer_nx } from './calc_role';

@@ -1,7 +1,7 @@
 /**
  * Cached MMIO: the vCPU's one-entry cache and MMIO sptes. Facts: reference kvm-mmu-model.md chapter 23; seed 2.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import type { KvmVcpu } from '../kvm_host';
 import { kvm_vcpu_memslots } from '../kvm_main';
 import { RET_PF } from './fault';

@@ -1,7 +1,7 @@
 /**
  * MMU notifier: the host changes its own page tables. Facts: reference kvm-mmu-model.md 12.10 and 29.14.
  */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import type { Kvm, KvmMemorySlot } from '../kvm_host';
 import { gfn_to_index } from '../memslots';
 import { kvm_flush_remote_tlbs } from '../x86_requests';

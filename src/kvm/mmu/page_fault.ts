@@ -1,7 +1,7 @@
 /**
  * arch/x86/kvm/mmu/mmu.c: from an exit to RET_PF_*. Facts: reference kvm-mmu-model.md chapters 12 and 17.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { ACC_ALL, INVALID_PAGE, is_guest_mode, KVM_MEMSLOT_INVALID, type KvmVcpu } from '../kvm_host';
 import {
   gfn_to_hva_memslot,

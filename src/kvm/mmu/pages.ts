@@ -2,7 +2,8 @@
  * arch/x86/kvm/mmu/mmu.c: shadow pages of the hash-table MMU: lookup, creation, links, zapping.
  * Facts: reference kvm-mmu-model.md chapter 7.
  */
-import { emit, enter, leave, type Machine } from '../machine';
+import { emit, enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { search_role } from '../smram';

@@ -3,7 +3,8 @@
  * entries, EPT). Facts: reference kvm-mmu-model.md chapters 9 and 10.
  */
 import type { FrameName } from '../functions';
-import { enter, leave, type Machine } from '../machine';
+import { enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import { ACC_EXEC, ACC_USER, ACC_WRITE, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, mark_page_dirty_in_slot } from '../kvm_main';
 import { role_get } from '../roles';

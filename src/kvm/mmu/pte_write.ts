@@ -2,7 +2,7 @@
  * kvm_mmu_pte_write(): a guest page table that KVM shadows was written by an emulated instruction.
  * Facts: reference kvm-mmu-model.md 18.4, worked numbers 31.3 and 31.4.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import type { KvmMmuPage, KvmVcpu } from '../kvm_host';
 import { role_get } from '../roles';
 import { kvm_flush_remote_tlbs } from '../x86_requests';

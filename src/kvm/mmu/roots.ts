@@ -2,7 +2,8 @@
  * Roots: allocation, caching, freeing, and kvm_mmu_load(). Facts: reference kvm-mmu-model.md chapter 6.
  */
 import type { FrameName } from '../functions';
-import { emit, enter, leave, type Machine } from '../machine';
+import { emit, enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import { INVALID_PAGE, type Kvm, type KvmMmu, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_make_request } from '../x86_requests';

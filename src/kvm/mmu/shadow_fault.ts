@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/paging_tmpl.h: FNAME(page_fault) and FNAME(fetch), faults under shadow paging.
  * Facts: reference kvm-mmu-model.md 12.8, chapter 14 and 7.9.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { ACC_ALL, ACC_EXEC, ACC_USER, ACC_WRITE, INVALID_PAGE, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { kvm_vcpu_gfn_to_memslot, __gfn_to_pfn_memslot } from '../kvm_main';
 import { role_get } from '../roles';

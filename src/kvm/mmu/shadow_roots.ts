@@ -1,7 +1,7 @@
 /**
  * Roots of indirect MMUs: mmu_alloc_shadow_roots() and mmu_alloc_special_roots(). Facts: reference kvm-mmu-model.md 6.2.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { INVALID_PAGE, type KvmVcpu } from '../kvm_host';
 import { kvm_vcpu_is_visible_gfn } from '../kvm_main';
 import { role_get } from '../roles';

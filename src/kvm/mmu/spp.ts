@@ -5,7 +5,8 @@
  * The two kernels that have it differ in the root: the 2018 RFC has one SPPT for each kvm_mmu, made and dropped with its EPT root; the
  * series of 2020 has one for the VM. Everything else is alike. Access maps have a bit for each sub-page of 128 bytes, 1 = writable.
  */
-import { emit, enter, leave, type Machine } from '../machine';
+import { emit, enter, leave } from '../observer';
+import type { Machine } from '../machine';
 import { EINVAL, kvm_slot_dirty_track_enabled, kvm_vcpu_gfn_to_memslot, type IoctlResult } from '../kvm_main';
 import {
   ACC_ALL,

@@ -1,7 +1,7 @@
 /**
  * FNAME(sync_page): an unsync leaf table against the guest's entries. Facts: reference kvm-mmu-model.md 19.1.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import type { KvmMmuPage, KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot } from '../kvm_main';
 import { role_get, role_put } from '../roles';

@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/tdp_mmu.c: roots and the fault path. Operations on whole trees are in tdp_mmu_ops.ts.
  * Facts: reference kvm-mmu-model.md chapter 15.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import { ACC_ALL, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';

@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/tdp_mmu.c: operations on a whole tree: zapping, write protection. The fault path is in tdp_mmu.ts.
  * Facts: reference kvm-mmu-model.md chapter 15.
  */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { mark_page_dirty_in_slot } from '../kvm_main';

@@ -2,7 +2,7 @@
  * arch/x86/kvm/mmu/tdp_mmu.c: a huge page becomes a table of small ones, ahead of a fault or at one.
  * Facts: reference kvm-mmu-model.md chapter 15.
  */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import type { Kvm, KvmMmuPage } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { sptep_to_sp } from './pages';

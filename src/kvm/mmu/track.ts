@@ -2,7 +2,7 @@
  * Write protection and write tracking of guest page tables: account_shadowed() and arch/x86/kvm/mmu/page_track.c.
  * Facts: reference kvm-mmu-model.md 7.6 and chapter 18.
  */
-import { enter, leave } from '../machine';
+import { enter, leave } from '../observer';
 import type { Kvm, KvmMemorySlot, KvmMmuPage } from '../kvm_host';
 import { role_get } from '../roles';
 import { gfn_to_index } from '../memslots';

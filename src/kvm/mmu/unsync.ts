@@ -2,7 +2,7 @@
  * Unsync pages: leaf-level guest tables that the guest writes without exits until the next sync.
  * Facts: reference kvm-mmu-model.md chapters 18 and 19.
  */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import type { Kvm, KvmMemorySlot, KvmMmuPage, KvmVcpu } from '../kvm_host';
 import { role_get } from '../roles';
 import { kvm_flush_remote_tlbs } from '../x86_requests';

@@ -2,7 +2,7 @@
  * Zapping whole VMs and slots: kvm_mmu_zap_all_fast(), what a new memslot generation entails, and flag changes.
  * Facts: reference kvm-mmu-model.md 3.7, 23.5 and chapter 26.
  */
-import { emit, enter, leave } from '../machine';
+import { emit, enter, leave } from '../observer';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Kvm, type KvmMemorySlot, type KvmMmuPage } from '../kvm_host';
 import { kvm_make_all_cpus_request } from '../x86_requests';
 import { is_obsolete_sp, kvm_mmu_commit_zap_page, __kvm_mmu_prepare_zap_page } from './pages';
