@@ -14,6 +14,9 @@ import { kvm_vcpu_read_guest } from './kvm_main';
 import { kvm_mmu_unprotect_gfn_and_retry, kvm_mmu_unprotect_page, type EmulType } from './mmu/page_fault';
 import { cplAccess, gva_to_gpa, lastWalk, PFERR_FETCH, PFERR_WRITE } from './mmu/paging_tmpl';
 import { role_get } from './roles';
+import { pendingPseudo, pseudoDone } from './guest_work';
+import { kvm_multiple_exception } from './x86_exceptions';
+import { haltExit, takePio, userExit } from './kvm_run';
 
 export type { EmulateCtxt };
 
@@ -40,8 +43,8 @@ type EmulationEnd = 'ok' | 'failed';
 function decode(vcpu: KvmVcpu, known: Uint8Array | null): { insn: Insn | null; end: EmulationEnd; fault: boolean } {
   const m = vcpu.kvm.machine;
   const s = vcpu.regs;
-  if (m.pendingPseudo(vcpu)) {
-    const pseudo = m.pendingPseudo(vcpu) as Insn;
+  if (pendingPseudo(m)) {
+    const pseudo = pendingPseudo(m) as Insn;
     if (s.ripKnown && !known) {
       const gpa = gva_to_gpa(vcpu, codeAddress(vcpu), cplAccess(vcpu) | PFERR_FETCH);
       if (gpa < 0) return { insn: null, end: 'failed', fault: true };
@@ -178,17 +181,17 @@ function writesPageTables(insn: Insn): boolean {
 /** The emulator does not know the instruction. @returns as {@link x86_emulate_instruction} */
 function emulation_failed(vcpu: KvmVcpu, type: EmulType | null): number {
   if (!type?.trapUd) return handle_emulation_failure(vcpu);
-  vcpu.kvm.machine.queueException(vcpu, UD_VECTOR, null, null);
+  kvm_multiple_exception(vcpu, UD_VECTOR, null, null);
   return 1;
 }
 
 function handle_emulation_failure(vcpu: KvmVcpu): number {
   const m = vcpu.kvm.machine;
   enter(m, 'handle_emulation_failure', vcpu.vcpu_id, null);
-  m.queueException(vcpu, UD_VECTOR, null, null);
+  kvm_multiple_exception(vcpu, UD_VECTOR, null, null);
   const toUser = vcpu.regs.cpl === 0;
   if (toUser)
-    m.userExit(vcpu, {
+    userExit(m, {
       reason: 'internal-error',
       suberror: 1,
       text: 'KVM_INTERNAL_ERROR_EMULATION: the instruction cannot be emulated',
@@ -220,14 +223,14 @@ function emulate(vcpu: KvmVcpu, type: EmulType | null): number {
     const f = vcpu.mmio_fragments;
     vcpu.stat['mmio_exits'] = (vcpu.stat['mmio_exits'] ?? 0) + 1;
     // A write has completed as far as the guest is concerned; a read is run again with its data.
-    if (vcpu.mmio_is_write && ok) m.pseudoDone(vcpu, ctxt.insn);
-    m.userExit(vcpu, { reason: 'mmio', fragments: f.map((x) => ({ ...x })), write: vcpu.mmio_is_write });
+    if (vcpu.mmio_is_write && ok) pseudoDone(m, ctxt.insn);
+    userExit(m, { reason: 'mmio', fragments: f.map((x) => ({ ...x })), write: vcpu.mmio_is_write });
     return 0;
   }
-  if (ok) m.pseudoDone(vcpu, ctxt.insn);
+  if (ok) pseudoDone(m, ctxt.insn);
   vcpu.emul = null;
-  if (m.takePio()) return 0;
-  if (vcpu.halted) return m.haltExit(vcpu);
+  if (takePio(m)) return 0;
+  if (vcpu.halted) return haltExit(vcpu);
   return 1;
 }
 

@@ -23,6 +23,8 @@ import { kvm_page_track_write } from './mmu/pte_write';
 import { kvm_inject_emulated_page_fault } from './mmu/shadow_fault';
 import { em_rsm } from './smm';
 import { kvm_get_msr, kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_set_msr } from './x86_regs';
+import { kvm_multiple_exception } from './x86_exceptions';
+import { pioIn, pioOut } from './kvm_run';
 
 /** struct x86_emulate_ctxt as far as it survives an exit to user space. */
 export interface EmulateCtxt {
@@ -60,7 +62,7 @@ export const pageFaultOf = (w: WalkFault): EmulatedException => ({
 /** inject_emulated_exception(): a fault of L1's tables for L2 becomes an exit to L1, any other a guest exception. */
 export function inject_emulated_exception(vcpu: KvmVcpu, e: EmulatedException): void {
   if (e.fault) kvm_inject_emulated_page_fault(vcpu, e.fault);
-  else vcpu.kvm.machine.queueException(vcpu, e.vector, e.errorCode, null);
+  else kvm_multiple_exception(vcpu, e.vector, e.errorCode, null);
 }
 
 /** The emulator's accesses. One per vCPU run; not kept. */
@@ -387,13 +389,12 @@ export class EmulatorBus implements Bus {
   }
 
   in(port: number, size: number): boolean {
-    this.m.pioIn(this.vcpu, port, size);
-    this.value = this.m.lastPioValue;
+    this.value = pioIn(this.vcpu, port, size);
     return true;
   }
 
   out(port: number, size: number, value: bigint): boolean {
-    this.m.pioOut(this.vcpu, port, size, value);
+    pioOut(this.vcpu, port, size, value);
     return true;
   }
 

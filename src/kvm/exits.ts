@@ -6,6 +6,9 @@ import { emit, enter, leave } from './observer';
 import { is_smm, type KvmVcpu } from './kvm_host';
 import { x86_emulate_instruction } from './emulate';
 import { kvm_get_msr, kvm_set_msr } from './x86_regs';
+import { pseudoDone } from './guest_work';
+import { userExit } from './kvm_run';
+import { kvm_multiple_exception } from './x86_exceptions';
 
 /** Interruption information of an event: valid bit, error-code bit, type, vector (both vendors). */
 export function eventInfo(e: { vector: number; type: number; errorCode: number | null } | null, valid = true): number {
@@ -86,7 +89,7 @@ export function skip_emulated_instruction(vcpu: KvmVcpu, exit: VmExit): void {
   enter(m, 'kvm_skip_emulated_instruction', vcpu.vcpu_id, null);
   if (m.config.vendor === 'amd' && !m.nrips && insn?.bytes) x86_emulate_instruction(vcpu, 0n, null, null, true);
   else vcpu.regs.rip = (vcpu.regs.rip + BigInt(insn?.len ?? 0)) & 0xffffffffffffffffn;
-  m.pseudoDone(vcpu, insn);
+  pseudoDone(m, insn);
   leave(m);
 }
 
@@ -118,8 +121,8 @@ export function complete_pio(vcpu: KvmVcpu, exit: VmExit, handler: 'handle_io' |
     vcpu.regs.loaded = value;
   }
   vcpu.regs.rip = (vcpu.regs.rip + BigInt(exit.insn?.len ?? 0)) & 0xffffffffffffffffn;
-  m.pseudoDone(vcpu, exit.insn);
-  m.userExit(vcpu, { reason: 'io', port: io.port, size: io.size, write: io.write, data: io.value, smm });
+  pseudoDone(m, exit.insn);
+  userExit(m, { reason: 'io', port: io.port, size: io.size, write: io.write, data: io.value, smm });
   leave(m);
   return 0;
 }
@@ -142,7 +145,7 @@ export function kvm_emulate_msr(vcpu: KvmVcpu, exit: VmExit): number {
     }
   }
   if (ok) skip_emulated_instruction(vcpu, exit);
-  else m.queueException(vcpu, 13, 0, null);
+  else kvm_multiple_exception(vcpu, 13, 0, null);
   leave(m);
   return 1;
 }

@@ -91,6 +91,13 @@ export class Host {
     return this.backings.find((b) => b.name === name);
   }
 
+  /** The backing of that name. @throws Error when there is none */
+  named(name: string): Backing {
+    const b = this.find(name);
+    if (!b) throw new Error(`there is no backing "${name}"`);
+    return b;
+  }
+
   /** Pins the frames of `pages` 4K pages from byte `offset` on: consecutive frames from `pfn`. */
   pin(backing: Backing, offset: number, pfn: number, pages = 1): void {
     const first = offset / 0x1000;
@@ -98,6 +105,24 @@ export class Host {
       backing.pfns[first + i] = pfn + i;
       this.taken.add(pfn + i);
     }
+  }
+
+  /** Pins host frames of a backing from byte `offset` on; each of `pfns` stands for `pagesPerEntry` 4K pages. */
+  setFrames(name: string, offset: number, pfns: readonly number[], pagesPerEntry = 1): void {
+    const b = this.named(name);
+    pfns.forEach((pfn, i) => {
+      const at = offset + i * pagesPerEntry * 4096;
+      const data: (Uint32Array | null)[] = [];
+      for (let p = 0; p < pagesPerEntry; p++) {
+        const index = at / 4096 + p;
+        const old = b.pfns[index];
+        data.push(old >= 0 && old !== pfn + p ? (this.mem.peek(old)?.slice() ?? null) : null);
+      }
+      this.pin(b, at, pfn, pagesPerEntry);
+      data.forEach((d, p) => {
+        if (d) this.mem.frame(pfn + p).set(d);
+      });
+    });
   }
 
   /** find_vma() for our purposes: the page behind an hva, or null (-EFAULT). */
@@ -136,6 +161,26 @@ export class Host {
     const first = backing.huge ? index & ~511 : index;
     for (let i = first; i < (backing.huge ? first + 512 : first + 1); i++) backing.pfns[i] = -1;
     backing.generation++;
+  }
+
+  /** User space writes memory of a backing. */
+  write(name: string, offset: number, bytes: Uint8Array): void {
+    const b = this.named(name);
+    for (let i = 0; i < bytes.length; i++) {
+      const at = offset + i;
+      this.mem.write8(this.populate(b, Math.floor(at / 4096)) * 4096 + (at % 4096), bytes[i]);
+    }
+  }
+
+  /** User space reads memory of a backing. */
+  read(name: string, offset: number, length: number): Uint8Array {
+    const b = this.named(name);
+    const out = new Uint8Array(length);
+    for (let i = 0; i < length; i++) {
+      const pfn = b.pfns[Math.floor((offset + i) / 4096)];
+      out[i] = pfn >= 0 ? this.mem.read8(pfn * 4096 + ((offset + i) % 4096)) : 0;
+    }
+    return out;
   }
 
   /**

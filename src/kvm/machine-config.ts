@@ -1,6 +1,7 @@
 /** What a machine is made of, what its user may set, and what a run comes to. */
+import { amdFeatures, intelFeatures, QUIRKS, type CpuFeatures, type Quirk } from '../hw/features';
 import type { CpuState } from '../hw/regs';
-import type { UserExit } from './x86';
+import type { UserExit } from './kvm_run';
 
 /** What a machine is made of. {@link machineConfig} fills in defaults. */
 export interface MachineConfig {
@@ -75,6 +76,28 @@ export function machineConfig(over: Partial<MachineConfig> = {}): MachineConfig 
     maxExitsPerInstruction: 100_000,
     ...over,
   };
+}
+
+/** The processor that the guest sees: the configured CPUID, with the deviations of an emulated one. */
+export function guestCpu(config: MachineConfig): CpuFeatures {
+  const quirks = new Set(config.quirks.filter((q): q is Quirk => q in QUIRKS));
+  const f = new Set(config.features);
+  const over: Partial<CpuFeatures> = {
+    maxphyaddr: config.guestMaxphyaddr ?? config.maxphyaddr,
+    nx: f.has('nx'),
+    smep: f.has('smep'),
+    smap: f.has('smap'),
+    pku: f.has('pku'),
+    pks: f.has('pks'),
+    la57: f.has('la57'),
+    pcid: f.has('pcid'),
+    invpcid: f.has('invpcid'),
+    lam: f.has('lam'),
+    shstk: f.has('shstk'),
+    eptAd: config.ept_ad,
+    quirks,
+  };
+  return config.vendor === 'intel' ? intelFeatures(over) : amdFeatures(over);
 }
 
 /** What one instruction, or a stretch of code, came to. */

@@ -30,6 +30,7 @@ import {
   vmx_leave_smm,
   VmxNested,
 } from './vmx_nested';
+import { pseudoAbandoned } from './guest_work';
 
 /** What a new vCPU has: null where its CPUID offers neither SVM nor VMX. */
 export function nested_init(m: Machine): SvmNested | VmxNested | null {
@@ -51,7 +52,7 @@ export function leave_guest_mode(vcpu: KvmVcpu): void {
 
 /** The switch is complete, which is what a debugger stops to see. An instruction without code that L2 was to run is over with it. */
 export function announce(vcpu: KvmVcpu, kind: 'l2_enter' | 'l2_exit', reason: string): void {
-  if (kind === 'l2_exit') vcpu.kvm.machine.pseudoAbandoned();
+  if (kind === 'l2_exit') pseudoAbandoned(vcpu.kvm.machine);
   emit(vcpu.kvm.machine, (o) => o.event({ kind, vcpu: vcpu.vcpu_id, reason }));
 }
 

@@ -20,6 +20,7 @@ import { vmx_flush_pml_buffer } from './pml';
 import { smm_view_changed } from './smram';
 import { nested_enter_smm, nested_leave_smm } from './nested';
 import { kvm_make_request } from './x86_requests';
+import { read_pdptrs } from './x86_regs';
 
 /** process_smi(): in SMM already, the SMI waits for RSM. */
 export function process_smi(vcpu: KvmVcpu): void {
@@ -149,7 +150,7 @@ export function em_rsm(vcpu: KvmVcpu): boolean {
     // The save area has no PDPTEs: rsm_enter_protected_mode() loads CR3 and CR0, and those load them from memory.
     const { cr0, cr3, cr4, efer } = vcpu.regs;
     if ((cr0 & CR0.PG) !== 0n && (cr4 & CR4.PAE) !== 0n && (efer & EFER.LMA) === 0n)
-      m.readPdptrs(vcpu, cr3)?.forEach((v, i) => (vcpu.regs.pdptrs[i] = v));
+      read_pdptrs(vcpu, cr3)?.forEach((v, i) => (vcpu.regs.pdptrs[i] = v));
     m.registersChanged(vcpu);
     kvm_mmu_reset_context(vcpu);
     leave(m);

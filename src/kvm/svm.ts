@@ -15,12 +15,14 @@ import {
 } from './exits';
 import { TRAP_UD, x86_emulate_instruction } from './emulate';
 import { kvm_mmu_page_fault } from './mmu/page_fault';
-import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4 } from './x86_regs';
+import { kvm_set_cr0, kvm_set_cr3, kvm_set_cr4, kvm_vcpu_reset } from './x86_regs';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
 
 import { SVM_INSN_EXITS } from '../hw/vmcb';
 import { nested_svm_exit, svm_instruction_interception, SvmNested } from './svm_nested';
+import { haltExit, userExit } from './kvm_run';
+import { kvm_multiple_exception } from './x86_exceptions';
 
 const RSM_BYTES = new Uint8Array([0x0f, 0xaa]);
 
@@ -113,11 +115,11 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
         return complete_pio(vcpu, exit, 'io_interception');
       case 'hlt':
         skip_emulated_instruction(vcpu, exit);
-        return m.haltExit(vcpu);
+        return haltExit(vcpu);
       case 'shutdown':
         // The VMCB is undefined after a shutdown, so KVM puts the vCPU into its INIT state (shutdown_interception(), v6.1).
-        m.initReset(vcpu);
-        m.userExit(vcpu, { reason: 'shutdown' });
+        kvm_vcpu_reset(vcpu);
+        userExit(m, { reason: 'shutdown' });
         return 0;
       case 'cr_access':
         return cr_interception(vcpu, exit);
@@ -131,10 +133,10 @@ export function handle_exit_svm(vcpu: KvmVcpu, exit: VmExit): number {
         return leaveWith(1);
       case 'insn':
         if (exit.insn) return svm_instruction_interception(vcpu, exit, exit.insn.op);
-        m.queueException(vcpu, 6, null, null);
+        kvm_multiple_exception(vcpu, 6, null, null);
         return 1;
       default:
-        m.queueException(vcpu, 6, null, null);
+        kvm_multiple_exception(vcpu, 6, null, null);
         return 1;
     }
   }
@@ -188,7 +190,7 @@ function exception_interception(vcpu: KvmVcpu, exit: VmExit): number {
     leave(m);
     return r;
   }
-  if (e) m.queueException(vcpu, e.vector, e.errorCode, null);
+  if (e) kvm_multiple_exception(vcpu, e.vector, e.errorCode, null);
   return 1;
 }
 
@@ -209,7 +211,7 @@ function cr_interception(vcpu: KvmVcpu, exit: VmExit): number {
       s.gpr[cr.reg] = cr.n === 0 ? s.cr0 : cr.n === 2 ? s.cr2 : cr.n === 3 ? s.cr3 : cr.n === 4 ? s.cr4 : s.cr8;
     }
     if (ok) skip_emulated_instruction(vcpu, exit);
-    else m.queueException(vcpu, 13, 0, null);
+    else kvm_multiple_exception(vcpu, 13, 0, null);
     return 1;
   })();
   leave(m);

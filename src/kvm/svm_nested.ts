@@ -14,8 +14,9 @@ import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot, kvm_vcpu_read_guest } from './
 import { kvm_init_mmu, kvm_init_shadow_npt_mmu } from './mmu/calc_role';
 import { kvm_mmu_new_pgd } from './mmu/roots';
 import { announce, enter_guest_mode, leave_guest_mode } from './nested';
-import { kvm_make_request } from './x86_requests';
+import { kvm_make_request, kvm_x86_flush_tlb_gva } from './x86_requests';
 import { load_pdptrs } from './x86_regs';
+import { kvm_multiple_exception } from './x86_exceptions';
 
 const PAGE_MASK = 0xfffn;
 const SVM_NESTED_CTL_NP_ENABLE = 1n;
@@ -79,10 +80,9 @@ function map_vmcb(vcpu: KvmVcpu, gpa: bigint): Vmcb | null {
 
 /** nested_svm_check_permissions(): SVM instructions need EFER.SVME, paging and CPL 0. @returns false: an exception is queued */
 function nested_svm_check_permissions(vcpu: KvmVcpu): boolean {
-  const m = vcpu.kvm.machine;
   const s = vcpu.regs;
-  if (!(s.efer & EFER.SVME) || !s.paging) m.queueException(vcpu, 6, null, null);
-  else if (s.cpl !== 0) m.queueException(vcpu, 13, 0, null);
+  if (!(s.efer & EFER.SVME) || !s.paging) kvm_multiple_exception(vcpu, 6, null, null);
+  else if (s.cpl !== 0) kvm_multiple_exception(vcpu, 13, 0, null);
   else return true;
   return false;
 }
@@ -103,7 +103,7 @@ export function svm_instruction_interception(vcpu: KvmVcpu, exit: VmExit, op: Op
     return 1;
   }
   if (!(n instanceof SvmNested) || op === 'skinit') {
-    m.queueException(vcpu, 6, null, null);
+    kvm_multiple_exception(vcpu, 6, null, null);
     return 1;
   }
   enter(m, `${op as SvmInsn}_interception`, vcpu.vcpu_id, vcpu.regs);
@@ -112,7 +112,7 @@ export function svm_instruction_interception(vcpu: KvmVcpu, exit: VmExit, op: Op
     else if (op === 'vmload' || op === 'vmsave') vmload_vmsave(vcpu, exit, op);
     else {
       if (op === 'stgi' || op === 'clgi') n.gif = op === 'stgi';
-      else if (op === 'invlpga') m.flush_tlb_gva(vcpu, exit.address ?? 0n);
+      else if (op === 'invlpga') kvm_x86_flush_tlb_gva(vcpu, exit.address ?? 0n);
       skip_emulated_instruction(vcpu, exit);
     }
   }
@@ -122,11 +122,10 @@ export function svm_instruction_interception(vcpu: KvmVcpu, exit: VmExit, op: Op
 
 /** vmload_vmsave_interception() */
 function vmload_vmsave(vcpu: KvmVcpu, exit: VmExit, op: 'vmload' | 'vmsave'): void {
-  const m = vcpu.kvm.machine;
   const s = vcpu.regs;
   const vmcb12 = map_vmcb(vcpu, s.gpr[0]);
   if (!vmcb12) {
-    m.queueException(vcpu, 13, 0, null);
+    kvm_multiple_exception(vcpu, 13, 0, null);
     return;
   }
   skip_emulated_instruction(vcpu, exit);
@@ -144,7 +143,7 @@ function nested_svm_vmrun(vcpu: KvmVcpu, n: SvmNested, exit: VmExit): void {
   const vmcb12_gpa = vcpu.regs.gpr[0];
   enter(m, 'nested_svm_vmrun', vcpu.vcpu_id, n);
   const vmcb12 = map_vmcb(vcpu, vmcb12_gpa);
-  if (!vmcb12) m.queueException(vcpu, 13, 0, null);
+  if (!vmcb12) kvm_multiple_exception(vcpu, 13, 0, null);
   else {
     skip_emulated_instruction(vcpu, exit);
     nested_copy_vmcb_control_to_cache(n, vmcb12);
@@ -389,7 +388,7 @@ export function nested_svm_vmexit(vcpu: KvmVcpu, n: SvmNested, name: string): vo
     vmcb12.set('tlb_ctl', n.tlb_ctl);
     vmcb12.set('event_inj', n.event_inj);
     vmcb12.set('event_inj_err', n.event_inj_err);
-  } else m.queueException(vcpu, 13, 0, null);
+  } else kvm_multiple_exception(vcpu, 13, 0, null);
   n.gif = false;
   restore_l1(s, n.l1);
   const e = n.exit;

@@ -30,6 +30,9 @@ import { tdp_has_smep } from './mmu/calc_role';
 import { kvm_mmu_invlpg } from './mmu/invlpg';
 import { kvm_spp_setup_structure } from './mmu/spp';
 import { kvm_handle_page_fault } from './mmu/handle_page_fault';
+import { pseudoDone } from './guest_work';
+import { haltExit, userExit } from './kvm_run';
+import { kvm_multiple_exception } from './x86_exceptions';
 
 /** Basic exit reasons (SDM vol. 3D appendix C) with the names that kvm_exit prints. */
 const REASON: Record<VmExit['kind'], [number, string]> = {
@@ -152,10 +155,10 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
         return complete_pio(vcpu, exit, 'handle_io');
       case 'hlt':
         vcpu.regs.rip += BigInt(exit.insn?.len ?? 0);
-        m.pseudoDone(vcpu, exit.insn);
-        return m.haltExit(vcpu);
+        pseudoDone(m, exit.insn);
+        return haltExit(vcpu);
       case 'shutdown':
-        m.userExit(vcpu, { reason: 'shutdown' });
+        userExit(m, { reason: 'shutdown' });
         return 0;
       case 'cr_access':
         return handle_cr(vcpu, exit);
@@ -169,10 +172,10 @@ export function handle_exit_vmx(vcpu: KvmVcpu, exit: VmExit): number {
         return 1;
       case 'insn':
         if (exit.insn) return handle_vmx_instruction(vcpu, exit, exit.insn);
-        m.queueException(vcpu, 6, null, null);
+        kvm_multiple_exception(vcpu, 6, null, null);
         return 1;
       default:
-        m.queueException(vcpu, 6, null, null);
+        kvm_multiple_exception(vcpu, 6, null, null);
         return 1;
     }
   }
@@ -217,7 +220,7 @@ function handle_spp(vcpu: KvmVcpu, exit: VmExit, qual: bigint): number {
   enter(m, 'handle_spp', vcpu.vcpu_id, exit);
   if (miss) kvm_spp_setup_structure(vcpu, Math.floor(exit.gpa / 4096));
   else
-    m.userExit(vcpu, {
+    userExit(m, {
       reason: 'unknown',
       hardware_exit_reason: 66,
       text: `KVM_EXIT_UNKNOWN: SPP misconfiguration (hardware exit reason 66) at gpa 0x${exit.gpa.toString(16)}: a reserved bit is set in the SPPT`,
@@ -246,7 +249,7 @@ function handle_exception_nmi(vcpu: KvmVcpu, exit: VmExit): number {
   let r = 1;
   if (e?.vector === 6) r = handle_ud(vcpu);
   else if (e?.vector === 14) r = kvm_handle_page_fault(vcpu, e.errorCode ?? 0, exit.gva ?? 0n);
-  else if (e) m.queueException(vcpu, e.vector, e.errorCode, null);
+  else if (e) kvm_multiple_exception(vcpu, e.vector, e.errorCode, null);
   leave(m);
   return r;
 }
@@ -276,7 +279,7 @@ function handle_cr(vcpu: KvmVcpu, exit: VmExit): number {
     s.gpr[cr.reg] = cr.n === 0 ? s.cr0 : cr.n === 3 ? s.cr3 : cr.n === 4 ? s.cr4 : s.cr8;
   }
   if (ok) skip_emulated_instruction(vcpu, exit);
-  else m.queueException(vcpu, 13, 0, null);
+  else kvm_multiple_exception(vcpu, 13, 0, null);
   leave(m);
   return 1;
 }

@@ -27,6 +27,9 @@ import {
   VMXON_CR4_ALWAYSON,
   VmxNested,
 } from './vmx_nested';
+import { kvm_multiple_exception } from './x86_exceptions';
+import { pseudoDone } from './guest_work';
+import { kvm_x86_flush_tlb_guest } from './x86_requests';
 
 /** VM-instruction errors (SDM vol. 3C 30.4). */
 const VMXERR = {
@@ -84,7 +87,7 @@ export function handle_vmx_instruction(vcpu: KvmVcpu, exit: VmExit, insn: Insn):
   }
   const handler = HANDLERS[insn.op];
   if (!handler || !(n instanceof VmxNested)) {
-    m.queueException(vcpu, 6, null, null);
+    kvm_multiple_exception(vcpu, 6, null, null);
     return 1;
   }
   enter(m, frameOf(insn.op), vcpu.vcpu_id, n);
@@ -95,9 +98,8 @@ export function handle_vmx_instruction(vcpu: KvmVcpu, exit: VmExit, insn: Insn):
 
 /** nested_vmx_check_permission(): VMX operation, and CPL 0. */
 function nested_vmx_check_permission(vcpu: KvmVcpu, n: VmxNested): boolean {
-  const m = vcpu.kvm.machine;
-  if (!n.vmxon) m.queueException(vcpu, 6, null, null);
-  else if (vcpu.regs.cpl !== 0) m.queueException(vcpu, 13, 0, null);
+  if (!n.vmxon) kvm_multiple_exception(vcpu, 6, null, null);
+  else if (vcpu.regs.cpl !== 0) kvm_multiple_exception(vcpu, 13, 0, null);
   else return true;
   return false;
 }
@@ -137,7 +139,7 @@ function kvm_read_guest_virt(vcpu: KvmVcpu, gva: bigint, bytes: number): bigint 
     const read = kvm_vcpu_read_guest(vcpu, gpa, part);
     // Memory that is not there cannot hold an operand: KVM's emulation fails and the guest gets #UD.
     if (read === null) {
-      vcpu.kvm.machine.queueException(vcpu, 6, null, null);
+      kvm_multiple_exception(vcpu, 6, null, null);
       return null;
     }
     value |= read << BigInt(8 * done);
@@ -165,19 +167,18 @@ const revisionAt = (vcpu: KvmVcpu, gpa: bigint): number => Number(kvm_vcpu_read_
 
 /** handle_vmon(). The feature-control MSR is taken to be set up by user space. */
 function handle_vmon(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): void {
-  const m = vcpu.kvm.machine;
   const s = vcpu.regs;
   if (!(s.cr4 & CR4.VMXE) || !(s.cr0 & CR0.PE) || (s.longModeActive && !s.cs.l)) {
-    m.queueException(vcpu, 6, null, null);
+    kvm_multiple_exception(vcpu, 6, null, null);
     return;
   }
   if (s.cpl !== 0) {
-    m.queueException(vcpu, 13, 0, null);
+    kvm_multiple_exception(vcpu, 13, 0, null);
     return;
   }
   if (n.vmxon) return nested_vmx_fail(vcpu, n, exit, VMXERR.VMXON_IN_VMX_ROOT_OPERATION);
   if ((s.cr0 & VMXON_CR0_ALWAYSON) !== VMXON_CR0_ALWAYSON) {
-    m.queueException(vcpu, 13, 0, null);
+    kvm_multiple_exception(vcpu, 13, 0, null);
     return;
   }
   const ptr = nested_vmx_get_vmptr(vcpu, exit);
@@ -322,7 +323,7 @@ function nested_vmx_run(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): 
       return nested_vmx_fail(vcpu, n, exit, VMXERR.ENTRY_INVALID_HOST_STATE_FIELD);
     }
     // The instruction of L1 is over once L2 runs: on the way out L1 goes on at its host RIP.
-    m.pseudoDone(vcpu, insn);
+    pseudoDone(m, insn);
     nested_vmx_enter_non_root_mode(vcpu, n, insn.op.toUpperCase());
   }
 }
@@ -373,7 +374,7 @@ function invalidationType(vcpu: KvmVcpu, insn: Insn): bigint {
 
 /** handle_invept(). Without EPT KVM offers L1 none, nor the instruction. */
 function handle_invept(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): void {
-  if (!vcpu.kvm.machine.tdpEnabled) return vcpu.kvm.machine.queueException(vcpu, 6, null, null);
+  if (!vcpu.kvm.machine.tdpEnabled) return kvm_multiple_exception(vcpu, 6, null, null);
   const type = invalidationType(vcpu, insn);
   if (type !== 1n && type !== 2n) return nested_vmx_fail(vcpu, n, exit, VMXERR.INVALID_OPERAND_TO_INVEPT_INVVPID);
   const operand = memoryOperand(vcpu, exit, 16);
@@ -399,7 +400,7 @@ function handle_invvpid(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, insn: Insn): 
   if (vpid >> 16n || (type !== 2n && vpid === 0n))
     return nested_vmx_fail(vcpu, n, exit, VMXERR.INVALID_OPERAND_TO_INVEPT_INVVPID);
   const m = vcpu.kvm.machine;
-  m.flush_tlb_guest(vcpu, 'INVVPID of L1');
+  kvm_x86_flush_tlb_guest(vcpu, 'INVVPID of L1');
   // With shadow paging the cached roots of L2 are dropped, so that the next entry syncs them.
   if (!m.tdpEnabled) kvm_mmu_free_guest_mode_roots(vcpu, vcpu.root_mmu);
   nested_vmx_succeed(vcpu, exit);

@@ -2,9 +2,7 @@
  * arch/x86/kvm/x86.c: KVM_RUN. Requests, event injection, entry, exits. What the exits of one vendor mean is in vmx.ts and svm.ts.
  * Facts: reference kvm-mmu-model.md 12.9; call orders of chapter 29.
  */
-import type { Insn } from '../hw/insn';
-import { EVENT_TYPE, type VmExit } from '../hw/exits';
-import { emit, enter, leave } from './observer';
+import { enter, leave } from './observer';
 import { INVALID_PAGE, is_guest_mode, is_smm, type KvmVcpu } from './kvm_host';
 import { kvm_check_nested_events, nested_triple_fault } from './nested';
 import { complete_emulated_mmio } from './emulate';
@@ -18,45 +16,24 @@ import {
 import { enter_smm, process_smi } from './smm';
 import { handle_exit_svm } from './svm';
 import { handle_exit_vmx, handle_invalid_guest_state, vmx_emulation_required } from './vmx';
-import { kvm_check_request, kvm_make_request } from './x86_requests';
-
-/** Exits to user space that the model knows; a page-crossing MMIO access has several fragments. */
-export type UserExit =
-  | { reason: 'mmio'; fragments: { gpa: number; len: number; data: bigint }[]; write: boolean; smm?: number }
-  | { reason: 'io'; port: number; size: number; write: boolean; data: bigint; smm?: number }
-  | { reason: 'hlt' }
-  | { reason: 'shutdown' }
-  /** KVM_EXIT_SPP: a write to a sub-page without write permission; gpa is exact to the byte */
-  | { reason: 'spp'; gpa: number; insn_len: number }
-  /** KVM_EXIT_UNKNOWN */
-  | { reason: 'unknown'; hardware_exit_reason: number; text: string }
-  | { reason: 'internal-error'; suberror: number; text: string }
-  | { reason: 'error'; errno: number; text: string };
-
-/** What the vCPU is to execute in the guest. */
-export interface GuestWork {
-  /** a single instruction without code bytes, or the code in memory */
-  insn: Insn | 'code';
-  /** instructions run so far */
-  count: number;
-  /** instructions after which a `code` run ends */
-  limit: number;
-  /** the pseudo-instruction has completed */
-  done: boolean;
-  /** exception that ended it (idt none) */
-  exception: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
-  /** the last exception that went to a handler of the guest */
-  delivered: { vector: number; errorCode: number | null; cr2: bigint | null } | null;
-}
+import {
+  kvm_check_request,
+  kvm_x86_flush_tlb_all,
+  kvm_x86_flush_tlb_current,
+  kvm_x86_flush_tlb_guest,
+} from './x86_requests';
+import { takeUserExit, userExit, type UserExit } from './kvm_run';
+import { type GuestWork, runGuest } from './guest_work';
+import { kvm_inject_exception, requeueException } from './x86_exceptions';
 
 /** KVM_RUN: kvm_arch_vcpu_ioctl_run() with what user space has answered, then vcpu_run(). @returns null when done, else the exit */
 export function vcpu_run(vcpu: KvmVcpu, work: GuestWork): UserExit | null {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_arch_vcpu_ioctl_run', vcpu.vcpu_id, null);
-  m.takeUserExit();
+  takeUserExit(m);
   const r = vcpu.mmio_needed ? complete_emulated_mmio(vcpu) : 1;
   let result: UserExit | null = null;
-  if (r <= 0) result = m.takeUserExit() ?? errorExit(r);
+  if (r <= 0) result = takeUserExit(m) ?? errorExit(r);
   else if (!work.done) {
     enter(m, 'vcpu_run', vcpu.vcpu_id, null);
     result = loop();
@@ -77,7 +54,7 @@ export function vcpu_run(vcpu: KvmVcpu, work: GuestWork): UserExit | null {
       const before = work.count;
       if (is_guest_mode(vcpu)) kvm_check_nested_events(vcpu);
       const r = vcpu_enter_guest(vcpu, work);
-      if (r <= 0) return m.takeUserExit() ?? errorExit(r);
+      if (r <= 0) return takeUserExit(m) ?? errorExit(r);
       if (work.done) return null;
       if (work.count !== before) rounds = 0;
       if (work.insn === 'code' && work.count >= work.limit) return null;
@@ -110,7 +87,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
       if (is_guest_mode(vcpu) && vcpu.requests.has('TRIPLE_FAULT')) nested_triple_fault(vcpu);
       if (kvm_check_request('TRIPLE_FAULT', vcpu)) {
-        m.userExit(vcpu, { reason: 'shutdown' });
+        userExit(m, { reason: 'shutdown' });
         return 0;
       }
       if (kvm_check_request('SMI', vcpu)) process_smi(vcpu);
@@ -122,7 +99,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       const ok = enter_smm(vcpu);
       leave(m);
       if (!ok) {
-        m.userExit(vcpu, {
+        userExit(m, {
           reason: 'internal-error',
           suberror: 0,
           text: 'the VM is dead: the SMM state could not be saved',
@@ -130,7 +107,7 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
         return 0;
       }
     }
-    inject(vcpu);
+    kvm_inject_exception(vcpu);
     if (vcpu.mmu.root.hpa === INVALID_PAGE && !kvm_mmu_reload(vcpu)) {
       // The triple fault is served at the next round; running out of pages is user space's problem.
       if (vcpu.requests.has('TRIPLE_FAULT')) return 1;
@@ -143,8 +120,8 @@ function vcpu_enter_guest(vcpu: KvmVcpu, work: GuestWork): number {
       );
     if (m.observer) m.observer.event({ kind: 'kvm_entry', vcpu: vcpu.vcpu_id, rip: vcpu.regs.rip });
     m.closeHwFrame();
-    const exit = m.runGuest(vcpu, work);
-    if (exit.idtVectoring) requeue(vcpu, exit);
+    const exit = runGuest(vcpu, work);
+    if (exit.idtVectoring) requeueException(vcpu, exit);
     if (exit.kind === 'done') {
       work.done = work.insn !== 'code' || work.done;
       if (exit.exception) {
@@ -165,7 +142,7 @@ function kvm_vcpu_flush_tlb_guest(vcpu: KvmVcpu): void {
     kvm_mmu_sync_roots(vcpu);
     kvm_mmu_sync_prev_roots(vcpu);
   }
-  m.flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
+  kvm_x86_flush_tlb_guest(vcpu, 'KVM_REQ_TLB_FLUSH_GUEST');
   leave(m);
 }
 
@@ -173,7 +150,7 @@ function kvm_vcpu_flush_tlb_guest(vcpu: KvmVcpu): void {
 function kvm_vcpu_flush_tlb_all(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_vcpu_flush_tlb_all', vcpu.vcpu_id, null);
-  m.flush_tlb_all(vcpu, 'KVM_REQ_TLB_FLUSH');
+  kvm_x86_flush_tlb_all(vcpu, 'KVM_REQ_TLB_FLUSH');
   leave(m);
 }
 
@@ -181,7 +158,7 @@ function kvm_vcpu_flush_tlb_all(vcpu: KvmVcpu): void {
 function kvm_vcpu_flush_tlb_current(vcpu: KvmVcpu): void {
   const m = vcpu.kvm.machine;
   enter(m, 'kvm_vcpu_flush_tlb_current', vcpu.vcpu_id, null);
-  m.flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
+  kvm_x86_flush_tlb_current(vcpu, 'KVM_REQ_TLB_FLUSH_CURRENT');
   leave(m);
 }
 
@@ -198,37 +175,4 @@ function kvm_mmu_reload(vcpu: KvmVcpu): boolean {
 export function kvm_service_local_tlb_flush_requests(vcpu: KvmVcpu): void {
   if (kvm_check_request('TLB_FLUSH_CURRENT', vcpu)) kvm_vcpu_flush_tlb_current(vcpu);
   if (kvm_check_request('TLB_FLUSH_GUEST', vcpu)) kvm_vcpu_flush_tlb_guest(vcpu);
-}
-
-/** kvm_inject_exception() for what is queued. */
-function inject(vcpu: KvmVcpu): void {
-  const e = vcpu.exception;
-  if (!e) return;
-  const m = vcpu.kvm.machine;
-  enter(m, 'kvm_check_and_inject_events/exception', vcpu.vcpu_id, e);
-  enter(m, 'kvm_inject_exception', vcpu.vcpu_id, e);
-  emit(m, (o) =>
-    o.event({
-      kind: 'kvm_inj_exception',
-      vcpu: vcpu.vcpu_id,
-      exception: e.vector,
-      has_error: e.errorCode === null ? 0 : 1,
-      error_code: e.errorCode ?? 0,
-      reinjected: e.injected ? 1 : 0,
-    }),
-  );
-  if (e.payload !== null && e.vector === 14 && (m.caps.guestFaultAddressKept || !is_guest_mode(vcpu)))
-    vcpu.regs.cr2 = e.payload;
-  vcpu.processor.inject = { vector: e.vector, type: EVENT_TYPE.EXCEPTION, errorCode: e.errorCode, insnLen: 0 };
-  vcpu.exception = null;
-  leave(m);
-  leave(m);
-}
-
-/** What vmx_complete_interrupts()/svm_complete_interrupts() do with an event whose delivery the exit interrupted. */
-function requeue(vcpu: KvmVcpu, exit: VmExit): void {
-  const e = exit.idtVectoring;
-  if (!e || e.type !== EVENT_TYPE.EXCEPTION) return;
-  vcpu.exception = { vector: e.vector, errorCode: e.errorCode, payload: null, injected: true };
-  kvm_make_request('EVENT', vcpu);
 }

@@ -1,18 +1,40 @@
 /**
- * arch/x86/kvm/x86.c: what a change of a control register means to the MMU. Facts: reference kvm-mmu-model.md 5.8, 6.6.
+ * arch/x86/kvm/x86.c: what a change of a control register means to the MMU, be it the guest's, user space's or a reset.
+ * Facts: reference kvm-mmu-model.md 5.8, 6.6.
  */
-import { cr0Fault, CR0, cr4Fault, CR4, EFER, MSR } from '../hw/regs';
+import { CpuState, CR0, cr0Fault, CR4, cr4Fault, EFER, MSR } from '../hw/regs';
 import { enter, leave } from './observer';
 import type { KvmVcpu } from './kvm_host';
 import { kvm_init_mmu, kvm_mmu_reset_context } from './mmu/calc_role';
 import { kvm_mmu_free_roots, kvm_mmu_new_pgd, kvm_mmu_unload } from './mmu/roots';
 import { kvm_make_request } from './x86_requests';
+import type { RegisterSet } from './machine-config';
+import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot } from './kvm_main';
+import { rsvd_bits } from './mmu/metadata';
+import { kvm_leave_nested } from './nested';
+
+/** The four PDPTEs at CR3, or null when one that is present has a reserved bit set (reference 6.6). */
+export function read_pdptrs(vcpu: KvmVcpu, cr3: bigint): bigint[] | null {
+  const m = vcpu.kvm.machine;
+  const base = Number(cr3 & 0xffffffe0n);
+  const slot = kvm_vcpu_gfn_to_memslot(vcpu, Math.floor(base / 4096));
+  const out: bigint[] = [];
+  const rsvd = rsvd_bits(5, 8) | rsvd_bits(1, 2) | rsvd_bits(vcpu.maxphyaddr, 63);
+  for (let i = 0; i < 4; i++) {
+    const hpa = kvm_gpa_to_hpa(m, slot, base + 8 * i, false);
+    if (hpa < 0) return null;
+    const v = m.mem.readQ(hpa);
+    if (v & 1n && v & rsvd) return null;
+    out.push(v);
+  }
+  return out;
+}
 
 /** load_pdptrs(): PAE PDPTEs from CR3. @returns false: a reserved bit is set, the CR write gets #GP */
 export function load_pdptrs(vcpu: KvmVcpu, cr3: bigint): boolean {
   const m = vcpu.kvm.machine;
   enter(m, 'load_pdptrs', vcpu.vcpu_id, null);
-  const values = m.readPdptrs(vcpu, cr3);
+  const values = read_pdptrs(vcpu, cr3);
   leave(m);
   if (!values) return false;
   const changed = values.some((v, i) => v !== vcpu.regs.pdptrs[i]);
@@ -200,4 +222,72 @@ export function kvm_set_msr(vcpu: KvmVcpu, index: number, value: bigint): boolea
 export function kvm_get_msr(vcpu: KvmVcpu, index: number): bigint | null {
   if (index === MSR.EFER) return vcpu.regs.efer;
   return vcpu.regs.msrs.get(index) ?? null;
+}
+
+/** KVM_SET_SREGS and KVM_SET_REGS: takes the registers over and resets the MMU if one of them governs it. */
+export function setRegs(vcpu: KvmVcpu, set: RegisterSet): void {
+  const m = vcpu.kvm.machine;
+  const s = vcpu.regs;
+  const { cpl, gpr, gdtr, idtr, ...plain } = set;
+  const before = [s.cr0, s.cr3, s.cr4, s.efer];
+  Object.assign(s, plain);
+  if (gdtr) Object.assign(s.gdtr, gdtr);
+  if (idtr === null) {
+    s.idtUsed = false;
+    m.idtPolicy.set(vcpu.vcpu_id, false);
+  } else if (idtr) {
+    s.idtUsed = true;
+    m.idtPolicy.set(vcpu.vcpu_id, true);
+    Object.assign(s.idtr, idtr);
+  }
+  for (const [i, v] of Object.entries(gpr ?? {})) if (v !== undefined) s.gpr[Number(i)] = v;
+  if (cpl !== undefined) {
+    s.cs.dpl = cpl;
+    s.ss.dpl = cpl;
+  }
+  // KVM_SET_SREGS is refused for EFER.LMA without LME and PG; user space sets both, so follow it here.
+  if (s.cr0 & (1n << 31n) && s.efer & EFER.LME && s.cr4 & (1n << 5n)) s.efer |= EFER.LMA;
+  const after = [s.cr0, s.cr3, s.cr4, s.efer];
+  const pae = (s.cr0 & (1n << 31n)) !== 0n && (s.cr4 & (1n << 5n)) !== 0n && (s.efer & EFER.LMA) === 0n;
+  // __set_regs() drops an exception that was queued but not injected yet.
+  const general = gpr !== undefined || plain.rip !== undefined || plain.rflags !== undefined;
+  if (general && vcpu.exception?.injected === false) vcpu.exception = null;
+  const { rip, rflags, pkru, ...special } = plain;
+  void [rip, rflags, pkru];
+  // __set_sregs() loads the PDPTEs and resets the MMU each time with PAE paging, else when a register that governs it changed.
+  const sregs = cpl !== undefined || gdtr !== undefined || idtr !== undefined || Object.keys(special).length > 0;
+  if (after.some((v, i) => v !== before[i]) || (sregs && pae)) {
+    if (pae) {
+      const values = read_pdptrs(vcpu, s.cr3);
+      if (values) values.forEach((v, i) => (s.pdptrs[i] = v));
+    }
+    m.registersChanged(vcpu);
+    // __set_sregs(): only CR0, CR4 and EFER matter to the MMU, and CR3 through the root's pgd.
+    kvm_mmu_reset_context(vcpu);
+  } else m.registersChanged(vcpu);
+}
+
+/** kvm_vcpu_reset() after an INIT, which is what KVM on AMD does with a shutdown. */
+export function kvm_vcpu_reset(vcpu: KvmVcpu): void {
+  const m = vcpu.kvm.machine;
+  enter(m, 'kvm_vcpu_reset', vcpu.vcpu_id, vcpu.regs);
+  kvm_leave_nested(vcpu);
+  const s = vcpu.regs;
+  const kept = s.cr0 & (CR0.CD | CR0.NW);
+  const { idtUsed, cr2, cr3 } = s;
+  const gpr = s.gpr.slice();
+  s.copyFrom(new CpuState());
+  s.idtUsed = idtUsed;
+  s.cr0 = CR0.ET | kept;
+  if (!m.caps.shutdownResets) {
+    // init_vmcb() alone
+    s.cr0 = CR0.ET | CR0.CD | CR0.NW;
+    s.cr2 = cr2;
+    s.cr3 = cr3;
+    s.gpr.set(gpr);
+  }
+  vcpu.exception = null;
+  m.registersChanged(vcpu);
+  kvm_mmu_reset_context(vcpu);
+  leave(m);
 }

@@ -5,7 +5,7 @@ import { enter, leave } from '../observer';
 import { INVALID_PAGE, type KvmMmu, type KvmVcpu } from '../kvm_host';
 import { kvm_gpa_to_hpa, kvm_vcpu_gfn_to_memslot } from '../kvm_main';
 import { role_get } from '../roles';
-import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
+import { kvm_flush_remote_tlbs_with_address, kvm_x86_flush_tlb_gva } from '../x86_requests';
 import { ShadowWalk } from './direct_map';
 import { vcpu_clear_mmio_info } from './mmio';
 import { kvm_mmu_page_get_gfn, mmu_page_zap_pte, spte_index, sptep_to_sp } from './pages';
@@ -27,7 +27,7 @@ export function kvm_mmu_invalidate_gva(vcpu: KvmVcpu, mmu: KvmMmu, gva: bigint, 
   const body = (): void => {
     if (mmu !== vcpu.guest_mmu) {
       if (!vcpu.regs.isCanonical(gva)) return;
-      m.flush_tlb_gva(vcpu, gva);
+      kvm_x86_flush_tlb_gva(vcpu, gva);
     }
     if (!mmu.invlpg) return;
     if (root_hpa !== INVALID_PAGE) {

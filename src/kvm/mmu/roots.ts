@@ -6,7 +6,7 @@ import { emit, enter, leave } from '../observer';
 import type { Machine } from '../machine';
 import { INVALID_PAGE, type Kvm, type KvmMmu, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
-import { kvm_make_request } from '../x86_requests';
+import { kvm_make_request, kvm_x86_flush_tlb_current } from '../x86_requests';
 import { vcpu_clear_mmio_info } from './mmio';
 import {
   direct_page_role,
@@ -79,7 +79,7 @@ export function kvm_mmu_load(vcpu: KvmVcpu): boolean {
     kvm_mmu_sync_roots(vcpu);
     kvm_mmu_load_pgd(vcpu);
     // The page of a freed root may be this new one; a TLB could still have translations of its former life.
-    m.flush_tlb_current(vcpu, 'a new root was loaded');
+    kvm_x86_flush_tlb_current(vcpu, 'a new root was loaded');
   }
   leave(m);
   return ok;

@@ -34,6 +34,7 @@ import { mmu_sync_children } from './unsync';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { nested_svm_inject_npf_exit } from '../svm_nested';
 import { nested_ept_inject_page_fault } from '../vmx_nested';
+import { kvm_multiple_exception } from '../x86_exceptions';
 
 const PTE_PREFETCH_NUM = 8;
 
@@ -125,7 +126,7 @@ function kvm_inject_page_fault(vcpu: KvmVcpu, error_code: number, address: bigin
       why: m.lastWhy,
     });
   enter(m, 'kvm_queue_exception_e', vcpu.vcpu_id, null);
-  m.queueException(vcpu, 14, error_code, address);
+  kvm_multiple_exception(vcpu, 14, error_code, address);
   leave(m);
   leave(m);
 }

@@ -24,6 +24,7 @@ import { kvm_flush_remote_tlbs } from '../x86_requests';
 import { kvm_mmu_alloc_shadow_page, pageFields } from './pages';
 import { drop_spte, rmapOf } from './rmap';
 import { root_to_sp } from './roots';
+import { userExit } from '../kvm_run';
 
 /** Every sub-page is writable: what a page has that nobody restricted. */
 export const FULL_ACCESS = 0xffffffff;
@@ -382,6 +383,6 @@ export function spp_induced_page_fault(vcpu: KvmVcpu, gpa: number): boolean {
   if (allowed) return false;
   const insn_len = m.exitInsnLength;
   emit(m, (o) => o.event({ kind: 'kvm_spp_induced_page_fault', vcpu: vcpu.vcpu_id, gpa: BigInt(gpa), insn_len }));
-  m.userExit(vcpu, { reason: 'spp', gpa, insn_len });
+  userExit(m, { reason: 'spp', gpa, insn_len });
   return true;
 }
