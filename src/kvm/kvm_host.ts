@@ -195,7 +195,7 @@ export class KvmVcpu {
   readonly translator: Translator;
   hflags = 0;
   /** nested virtualization: what L1 asked for and, while L2 runs, how to get back; null where the guest has neither SVM nor VMX */
-  nested: import('./svm_nested').SvmNested | import('./vmx_nested').VmxNested | null = null;
+  nested: import('./svm_nested').SvmNested | import('./vmx_nested_state').VmxNested | null = null;
   /** an exception of L2 that L1 intercepts, to be turned into an exit before the next entry (exception_vmexit) */
   exception_vmexit: QueuedException | null = null;
   /** EPT: qualification of the last violation, or what the walk of L1's EPT made of it (vcpu->arch.exit_qualification) */

@@ -9,7 +9,7 @@ import type { Observer } from './observer';
 import { role_get } from './roles';
 import type { SvmNested } from './svm_nested';
 import { VMCS12_OFFSETS, Vmcs12 } from './vmcs12';
-import type { VmxNested } from './vmx_nested';
+import type { VmxNested } from './vmx_nested_state';
 
 const L1_PML4 = 0x10000;
 const L2_PML4 = 0x18000;

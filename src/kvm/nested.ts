@@ -19,16 +19,15 @@ import {
   svm_leave_smm,
   SvmNested,
 } from './svm_nested';
+import { VmxNested } from './vmx_nested_state';
+import { nested_ept_get_eptp } from './vmx_nested_ept';
+import { nested_vmx_is_exception_vmexit, nested_vmx_merge_intercepts } from './vmx_nested_wants';
 import {
-  nested_ept_get_eptp,
-  nested_vmx_is_exception_vmexit,
-  nested_vmx_merge_intercepts,
   nested_vmx_triple_fault,
   vmx_check_nested_events,
   vmx_enter_smm,
   vmx_leave_nested,
   vmx_leave_smm,
-  VmxNested,
 } from './vmx_nested';
 import { pseudoAbandoned } from './guest_work';
 

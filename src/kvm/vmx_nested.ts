@@ -1,81 +1,29 @@
 /**
- * arch/x86/kvm/vmx/nested.c: an L1 hypervisor on VMX runs L2. Entering and leaving L2, and who gets the exits; the instructions by
- * which L1 asks for it are in vmx_nested_insns.ts, the layout of its VMCS in vmcs12.ts.
+ * arch/x86/kvm/vmx/nested.c: an L1 hypervisor on VMX runs L2. Entering and leaving L2. What L1 wants to hear of is in
+ * vmx_nested_wants.ts, L1's EPT in vmx_nested_ept.ts, the instructions by which L1 asks for it in vmx_nested_insns.ts, the layout of
+ * its VMCS in vmcs12.ts.
  * Facts: SDM vol. 3C 24-28; reference kvm-mmu-model.md 5.5-5.7, error-codes.json (kvmInjectedToL1); v6.1 function names and order.
  */
-import { EVENT_TYPE, type GuestEvent, type Intercepts, type VmExit } from '../hw/exits';
-import { CR0, CR4, EFER, segment } from '../hw/regs';
-import {
-  accessRights,
-  CPU_BASED,
-  EXIT_REASON,
-  SECONDARY_EXEC,
-  segmentFromVmcs,
-  VM_ENTRY,
-  VM_EXIT_CTL,
-  VMX_OPS,
-} from '../hw/vmcs';
+import { EVENT_TYPE, type GuestEvent, type VmExit } from '../hw/exits';
+import { CR4, EFER, segment } from '../hw/regs';
+import { accessRights, EXIT_REASON, segmentFromVmcs, VM_ENTRY, VM_EXIT_CTL } from '../hw/vmcs';
 import { eventInfo } from './exits';
 import { emit, enter, leave } from './observer';
 import { is_guest_mode, type KvmVcpu } from './kvm_host';
-import { kvm_vcpu_read_guest, kvm_vcpu_write_guest } from './kvm_main';
-import { kvm_init_mmu, kvm_init_shadow_ept_mmu } from './mmu/calc_role';
-import { kvm_mmu_invalidate_gva } from './mmu/invlpg';
+import { kvm_init_mmu } from './mmu/calc_role';
 import { kvm_mmu_new_pgd } from './mmu/roots';
 import { announce, enter_guest_mode, leave_guest_mode } from './nested';
-import { Vmcs12 } from './vmcs12';
 import { kvm_service_local_tlb_flush_requests } from './x86';
 import { kvm_make_request } from './x86_requests';
 import { load_pdptrs } from './x86_regs';
+import { INVALID_VMPTR, nested_cpu_has_ept, nested_cpu_has_vpid, VmxNested } from './vmx_nested_state';
+import { nested_ept_init_mmu_context, nested_ept_uninit_mmu_context } from './vmx_nested_ept';
+import { nested_vmx_l0_wants_exit, nested_vmx_l1_wants_exit } from './vmx_nested_wants';
 
-/** No current VMCS. */
-export const INVALID_VMPTR = -1;
 /** nested_vmx_vmexit() without an exit for L1 to see. */
 const NO_EXIT = -1;
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
 const VALID = 0x80000000;
-const PML_ENTITY_NUM = 512;
-/** Huge pages that KVM lets L1's EPT have: 1G, whatever the host (nested_vmx_setup_ctls_msrs()). */
-const EPT_LPAGE_LEVEL = 3;
-const EP4TA = 0xffffffffff000n;
-
-/** struct nested_vmx, and what of vmcs02 outlives an exit. */
-export class VmxNested {
-  vmxon = false;
-  vmxon_ptr = INVALID_VMPTR;
-  current_vmptr = INVALID_VMPTR;
-  readonly vmcs12 = new Vmcs12();
-  /** L1's page-modification log was full when a dirty flag had to be logged */
-  pml_full = false;
-  /** what an SMI interrupted: VMX operation, and in it L2 */
-  smm_vmxon = false;
-  smm_guest_mode = false;
-  /** vmcs02: CR0_READ_SHADOW, CR4_READ_SHADOW, GUEST_LINEAR_ADDRESS of the last exit that had one */
-  cr0_read_shadow = 0n;
-  cr4_read_shadow = 0n;
-  guest_linear_address = 0n;
-  /** the last exit of L2: length of its instruction */
-  instruction_len = 0;
-}
-
-/** nested_cpu_has() */
-const nested_cpu_has = (n: VmxNested, bit: number): boolean => (n.vmcs12.num('cpu_based_vm_exec_control') & bit) !== 0;
-/** nested_cpu_has2() */
-const nested_cpu_has2 = (n: VmxNested, bit: number): boolean =>
-  nested_cpu_has(n, CPU_BASED.ACTIVATE_SECONDARY_CONTROLS) && (n.vmcs12.num('secondary_vm_exec_control') & bit) !== 0;
-
-export const nested_cpu_has_ept = (n: VmxNested): boolean => nested_cpu_has2(n, SECONDARY_EXEC.ENABLE_EPT);
-export const nested_cpu_has_vpid = (n: VmxNested): boolean => nested_cpu_has2(n, SECONDARY_EXEC.ENABLE_VPID);
-
-/** nested_ept_get_eptp() */
-export const nested_ept_get_eptp = (n: VmxNested): bigint => n.vmcs12.get('ept_pointer');
-/** nested_ept_ad_enabled() */
-export const nested_ept_ad_enabled = (n: VmxNested): boolean =>
-  nested_cpu_has_ept(n) && (n.vmcs12.get('ept_pointer') & 0x40n) !== 0n;
-
-/** nested_ept_root_matches(): roots of L1 are the same if their tables are, whatever the flags in the EPTP. */
-export const nested_ept_root_matches = (root: { pgd: bigint; hpa: number }, eptp: bigint): boolean =>
-  root.hpa >= 0 && (root.pgd & EP4TA) === (eptp & EP4TA);
 
 // ---- Entering L2 ----
 
@@ -168,24 +116,6 @@ function injected(n: VmxNested, info: number): GuestEvent {
   };
 }
 
-/** nested_ept_init_mmu_context(): guest_mmu shadows L1's EPT, nested_mmu walks L2's own tables. */
-function nested_ept_init_mmu_context(vcpu: KvmVcpu, n: VmxNested): void {
-  const m = vcpu.kvm.machine;
-  enter(m, 'nested_ept_init_mmu_context', vcpu.vcpu_id, vcpu.guest_mmu);
-  vcpu.mmu = vcpu.guest_mmu;
-  kvm_init_shadow_ept_mmu(vcpu, true, EPT_LPAGE_LEVEL, nested_ept_ad_enabled(n), nested_ept_get_eptp(n));
-  vcpu.mmu.get_guest_pgd = 'nested_ept_get_eptp';
-  vcpu.mmu.inject_page_fault = 'nested_ept_inject_page_fault';
-  vcpu.walk_mmu = vcpu.nested_mmu;
-  leave(m);
-}
-
-/** nested_ept_uninit_mmu_context() */
-function nested_ept_uninit_mmu_context(vcpu: KvmVcpu): void {
-  vcpu.mmu = vcpu.root_mmu;
-  vcpu.walk_mmu = vcpu.root_mmu;
-}
-
 /** nested_vmx_load_cr3() for either direction. @returns false: CR3 or a PDPTE is bad */
 function nested_vmx_load_cr3(vcpu: KvmVcpu, cr3: bigint, nested_ept: boolean): boolean {
   const m = vcpu.kvm.machine;
@@ -236,143 +166,6 @@ export function nested_vmx_reflect_vmexit(vcpu: KvmVcpu, n: VmxNested, exit: VmE
   }
   leave(m);
   return l1;
-}
-
-/** nested_vmx_l0_wants_exit(): exits that KVM causes for its own purposes. */
-function nested_vmx_l0_wants_exit(vcpu: KvmVcpu, exit: VmExit, reason: number): boolean {
-  switch (reason) {
-    case EXIT_REASON.EXCEPTION_NMI:
-      return exit.exception?.vector === 14 && !vcpu.kvm.machine.tdpEnabled;
-    case EXIT_REASON.EPT_VIOLATION:
-    case EXIT_REASON.EPT_MISCONFIG:
-    case EXIT_REASON.PML_FULL:
-      return true;
-    default:
-      return false;
-  }
-}
-
-/** nested_vmx_l1_wants_exit(): what the controls in vmcs12 ask for. */
-function nested_vmx_l1_wants_exit(vcpu: KvmVcpu, n: VmxNested, exit: VmExit, reason: number): boolean {
-  switch (reason) {
-    case EXIT_REASON.EXCEPTION_NMI: {
-      const vector = exit.kind === 'rsm' ? 6 : (exit.exception?.vector ?? 0);
-      return nested_vmx_is_exception_vmexit(n, vector, exit.exception?.errorCode ?? 0);
-    }
-    case EXIT_REASON.HLT:
-      return nested_cpu_has(n, CPU_BASED.HLT_EXITING);
-    case EXIT_REASON.INVLPG:
-      return nested_cpu_has(n, CPU_BASED.INVLPG_EXITING);
-    case EXIT_REASON.RDTSC:
-      return nested_cpu_has(n, CPU_BASED.RDTSC_EXITING);
-    case EXIT_REASON.CR_ACCESS:
-      return nested_vmx_exit_handled_cr(n, exit);
-    case EXIT_REASON.IO_INSTRUCTION:
-      return nested_vmx_exit_handled_io(vcpu, n, exit);
-    case EXIT_REASON.MSR_READ:
-    case EXIT_REASON.MSR_WRITE:
-      return nested_vmx_exit_handled_msr(vcpu, n, exit);
-    case EXIT_REASON.WBINVD:
-      return nested_cpu_has2(n, SECONDARY_EXEC.WBINVD_EXITING);
-    case EXIT_REASON.INVPCID:
-      return nested_cpu_has2(n, SECONDARY_EXEC.ENABLE_INVPCID) && nested_cpu_has(n, CPU_BASED.INVLPG_EXITING);
-    default:
-      return true;
-  }
-}
-
-/** nested_vmx_exit_handled_cr() */
-function nested_vmx_exit_handled_cr(n: VmxNested, exit: VmExit): boolean {
-  const { cr } = exit;
-  const v = n.vmcs12;
-  if (!cr) return true;
-  if (cr.n === 3) return nested_cpu_has(n, cr.write ? CPU_BASED.CR3_LOAD_EXITING : CPU_BASED.CR3_STORE_EXITING);
-  if (cr.n === 8) return nested_cpu_has(n, cr.write ? CPU_BASED.CR8_LOAD_EXITING : CPU_BASED.CR8_STORE_EXITING);
-  if (cr.n === 0) return (v.get('cr0_guest_host_mask') & (cr.value ^ v.get('cr0_read_shadow'))) !== 0n;
-  return (v.get('cr4_guest_host_mask') & (cr.value ^ v.get('cr4_read_shadow'))) !== 0n;
-}
-
-/** nested_vmx_exit_handled_io() */
-function nested_vmx_exit_handled_io(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): boolean {
-  if (!nested_cpu_has(n, CPU_BASED.USE_IO_BITMAPS)) return nested_cpu_has(n, CPU_BASED.UNCOND_IO_EXITING);
-  const { port, size } = exit.io ?? { port: 0, size: 1 };
-  for (let p = port; p < port + size; p++) {
-    if (p > 0xffff) return true;
-    const bitmap = n.vmcs12.get(p < 0x8000 ? 'io_bitmap_a' : 'io_bitmap_b');
-    const byte = kvm_vcpu_read_guest(vcpu, Number(bitmap) + ((p & 0x7fff) >> 3), 1);
-    if (byte === null || (Number(byte) >> (p & 7)) & 1) return true;
-  }
-  return false;
-}
-
-/** nested_vmx_exit_handled_msr() */
-function nested_vmx_exit_handled_msr(vcpu: KvmVcpu, n: VmxNested, exit: VmExit): boolean {
-  if (!nested_cpu_has(n, CPU_BASED.USE_MSR_BITMAPS) || !exit.msr) return true;
-  const high = exit.msr.index >= 0xc0000000;
-  const msr = high ? exit.msr.index - 0xc0000000 : exit.msr.index;
-  if (msr >= 0x2000) return true;
-  const at = Number(n.vmcs12.get('msr_bitmap')) + (exit.msr.write ? 2048 : 0) + (high ? 1024 : 0) + (msr >> 3);
-  const byte = kvm_vcpu_read_guest(vcpu, at, 1);
-  return byte === null || ((Number(byte) >> (msr & 7)) & 1) === 1;
-}
-
-/** nested_vmx_is_exception_vmexit(): #PF also by mask and match of its error code (SDM vol. 3C 24.6.3). */
-export function nested_vmx_is_exception_vmexit(n: VmxNested, vector: number, error_code: number): boolean {
-  const v = n.vmcs12;
-  const bit = ((v.num('exception_bitmap') >>> vector) & 1) === 1;
-  if (vector !== 14) return bit;
-  const mask = v.num('page_fault_error_code_mask');
-  const match = v.num('page_fault_error_code_match');
-  return bit === ((error_code & mask) >>> 0 === match);
-}
-
-/** nested_ept_inject_page_fault(): the fault is in L1's EPT. */
-export function nested_ept_inject_page_fault(vcpu: KvmVcpu, error_code: number, address: bigint): void {
-  const m = vcpu.kvm.machine;
-  const n = vcpu.nested;
-  if (!(n instanceof VmxNested)) return;
-  enter(m, 'nested_ept_inject_page_fault', vcpu.vcpu_id, n);
-  let qualification = vcpu.exit_qualification;
-  let reason: number = EXIT_REASON.EPT_VIOLATION;
-  if (n.pml_full) {
-    n.pml_full = false;
-    reason = EXIT_REASON.PML_FULL;
-    qualification &= 1n << 12n;
-  } else {
-    if (error_code & 8) {
-      reason = EXIT_REASON.EPT_MISCONFIG;
-      if (m.caps.eptMisconfigQualification === 'zero') qualification = 0n;
-    }
-    nested_ept_invalidate_addr(vcpu, n, address);
-  }
-  const name = reason === EXIT_REASON.PML_FULL ? 'PML_FULL' : error_code & 8 ? 'EPT_MISCONFIG' : 'EPT_VIOLATION';
-  nested_vmx_vmexit(vcpu, n, reason, 0, 0, qualification, name);
-  n.vmcs12.set('guest_physical_address', address);
-  leave(m);
-}
-
-/** nested_ept_invalidate_addr(): cached roots over the same tables of L1 must not keep the stale entry either. */
-function nested_ept_invalidate_addr(vcpu: KvmVcpu, n: VmxNested, address: bigint): void {
-  for (const root of vcpu.mmu.prev_roots)
-    if (nested_ept_root_matches(root, nested_ept_get_eptp(n)))
-      kvm_mmu_invalidate_gva(vcpu, vcpu.mmu, address, root.hpa);
-}
-
-/**
- * vmx_write_pml_buffer(): a dirty flag of L1's EPT goes into L1's page-modification log.
- * @returns false: the log is full, L1 gets an exit for it
- */
-export function nested_vmx_write_pml_buffer(vcpu: KvmVcpu, gpa: number): boolean {
-  const n = vcpu.nested;
-  if (!(n instanceof VmxNested) || !nested_cpu_has2(n, SECONDARY_EXEC.ENABLE_PML)) return true;
-  const index = n.vmcs12.num('guest_pml_index');
-  if (index >= PML_ENTITY_NUM) {
-    n.pml_full = true;
-    return false;
-  }
-  const at = Number(n.vmcs12.get('pml_address')) + 8 * index;
-  if (kvm_vcpu_write_guest(vcpu, at, 8, BigInt(gpa - (gpa % 4096)))) n.vmcs12.set('guest_pml_index', index - 1);
-  return true;
 }
 
 /** nested_vmx_vmexit(): vmcs12 gets L2's state and the exit, the vCPU gets the host state that L1 asked for. */
@@ -565,42 +358,3 @@ export function nested_vmx_triple_fault(vcpu: KvmVcpu, n: VmxNested): void {
   vcpu.requests.delete('TRIPLE_FAULT');
   nested_vmx_vmexit(vcpu, n, EXIT_REASON.TRIPLE_FAULT, 0, 0, 0n, 'TRIPLE_FAULT');
 }
-
-/** What prepare_vmcs02() makes of both hypervisors' wishes. */
-export function nested_vmx_merge_intercepts(vcpu: KvmVcpu, n: VmxNested, c: Intercepts): void {
-  const v = n.vmcs12;
-  const m = vcpu.kvm.machine;
-  const bitmap = v.num('exception_bitmap');
-  c.exceptions |= bitmap;
-  if (m.tdpEnabled) {
-    // KVM itself has no use for #PF exits then, so mask and match are L1's.
-    c.pfecMask = v.num('page_fault_error_code_mask');
-    c.pfecMatch = v.num('page_fault_error_code_match');
-  }
-  if (nested_cpu_has(n, CPU_BASED.CR3_LOAD_EXITING)) c.crWrite |= 1 << 3;
-  if (nested_cpu_has(n, CPU_BASED.CR3_STORE_EXITING)) c.crRead |= 1 << 3;
-  if (nested_cpu_has(n, CPU_BASED.CR8_LOAD_EXITING)) c.crWrite |= 1 << 8;
-  if (nested_cpu_has(n, CPU_BASED.CR8_STORE_EXITING)) c.crRead |= 1 << 8;
-  c.cr0Mask |= v.get('cr0_guest_host_mask');
-  c.cr4Mask |= v.get('cr4_guest_host_mask');
-  c.cr0Shadow = n.cr0_read_shadow;
-  c.cr4Shadow = n.cr4_read_shadow;
-  if (!nested_cpu_has(n, CPU_BASED.USE_MSR_BITMAPS)) c.msrPassthrough = new Set();
-  const insns = new Set(c.insns);
-  for (const op of ['cpuid', 'invd', ...VMX_OPS] as const) insns.add(op);
-  if (nested_cpu_has(n, CPU_BASED.INVLPG_EXITING)) insns.add('invlpg').add('invpcid');
-  if (nested_cpu_has(n, CPU_BASED.RDTSC_EXITING)) insns.add('rdtsc');
-  if (nested_cpu_has2(n, SECONDARY_EXEC.WBINVD_EXITING)) insns.add('wbinvd');
-  c.insns = insns;
-}
-
-/** CR0 or CR4 as KVM has to set it for L2: bits that L1 owns keep L1's value (handle_set_cr0(), handle_set_cr4()). */
-export function nested_vmx_cr_value(n: VmxNested, cr: 0 | 4, value: bigint): bigint {
-  const v = n.vmcs12;
-  const mask = v.get(cr === 0 ? 'cr0_guest_host_mask' : 'cr4_guest_host_mask');
-  return (value & ~mask) | (v.get(cr === 0 ? 'guest_cr0' : 'guest_cr4') & mask);
-}
-
-/** Bits of CR0 and CR4 that VMX operation of L1 and L2 needs (IA32_VMX_CR0_FIXED0, CR4_FIXED0; KVM's values). */
-export const VMXON_CR0_ALWAYSON = CR0.PE | CR0.PG | CR0.NE;
-export const VMXON_CR4_ALWAYSON = CR4.VMXE;

@@ -21,12 +21,12 @@ import {
   INVALID_VMPTR,
   nested_cpu_has_ept,
   nested_cpu_has_vpid,
-  nested_ept_root_matches,
-  nested_vmx_enter_non_root_mode,
+  VmxNested,
   VMXON_CR0_ALWAYSON,
   VMXON_CR4_ALWAYSON,
-  VmxNested,
-} from './vmx_nested';
+} from './vmx_nested_state';
+import { nested_ept_root_matches } from './vmx_nested_ept';
+import { nested_vmx_enter_non_root_mode } from './vmx_nested';
 import { kvm_multiple_exception } from './x86_exceptions';
 import { pseudoDone } from './guest_work';
 import { kvm_x86_flush_tlb_guest } from './x86_requests';

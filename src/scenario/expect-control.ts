@@ -1,5 +1,5 @@
 /** What `expect vmcb` and `expect vmcs` find. */
-import { INVALID_VMPTR, VmxNested } from '../kvm/vmx_nested';
+import { INVALID_VMPTR, VmxNested } from '../kvm/vmx_nested_state';
 import type { KvmVcpu } from '../kvm/kvm_host';
 import type { Machine } from '../kvm/machine';
 import { type ControlField, VMCB, VMCS_FIELDS } from './control-fields';

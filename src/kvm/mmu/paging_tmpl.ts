@@ -11,7 +11,7 @@ import { role_get } from '../roles';
 import { is_cr0_pg, is_cr0_wp, is_cr4_pae, is_cr4_pse, is_cr4_smep, is_efer_nx } from './calc_role';
 import { is_rsvd_bits_set, reset_guest_paging_metadata } from './metadata';
 import { role_put } from '../roles';
-import { nested_vmx_write_pml_buffer } from '../vmx_nested';
+import { nested_vmx_write_pml_buffer } from '../vmx_nested_ept';
 
 const PFERR_PRESENT = 1;
 const PFERR_WRITE = 2;

@@ -33,7 +33,7 @@ import { drop_spte } from './rmap';
 import { mmu_sync_children } from './unsync';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
 import { nested_svm_inject_npf_exit } from '../svm_nested';
-import { nested_ept_inject_page_fault } from '../vmx_nested';
+import { nested_ept_inject_page_fault } from '../vmx_nested_ept';
 import { kvm_multiple_exception } from '../x86_exceptions';
 
 const PTE_PREFETCH_NUM = 8;

@@ -4,7 +4,8 @@ import { INVALID_PAGE, is_guest_mode, is_smm, type KvmMmu, type KvmVcpu } from '
 import { kvm_mmu_get_tdp_level, tdp_has_smep } from '../../kvm/mmu/calc_role';
 import { mmu_role_word, role_get } from '../../kvm/roles';
 import { SvmNested } from '../../kvm/svm_nested';
-import { nested_ept_ad_enabled, VmxNested } from '../../kvm/vmx_nested';
+import { VmxNested } from '../../kvm/vmx_nested_state';
+import { nested_ept_ad_enabled } from '../../kvm/vmx_nested_ept';
 import { formatHex } from '../../words/address';
 import { CR0, CR4, EFER } from '../../words/controls';
 import type { Formula, Inputs } from '../../words/formula';
