@@ -40,6 +40,14 @@ const CASES: readonly (readonly [what: string, config: string, ops: readonly Op[
     [store(EDITOR, 0x20, 0), log, { kind: 'spp', gfn: 0x20, maps: [0xfffffffe], offset: 0x400 }],
   ],
   [
+    'sub-page permissions that end at a hole hold for the pages before it',
+    'spp-rfc-2018',
+    [
+      { kind: 'spp', gfn: 0x8f, maps: [0xffffffff, 0xffffffff], offset: 0xf98 },
+      { kind: 'spp', gfn: 0x8f, maps: [0x3c, 0xffffffff], offset: 0x88 },
+    ],
+  ],
+  [
     'what PML logged before an SMI belongs to address space 0',
     'ept-tdp-pml',
     [

@@ -13,6 +13,8 @@ export interface SlotState {
   logging: boolean;
   /** it came since shadow pages were last zapped, so stale MMIO sptes of its frames may be left */
   young: boolean;
+  /** it was young since its address space last changed: a vCPU may remember a frame of it as MMIO, which no zap makes it forget */
+  remembered: boolean;
   /** pages (index in the slot) that the guest wrote since the log was last taken */
   dirty: Set<number>;
   /** access maps of pages (index in the slot) whose sub-pages are not all writable: bit i for the 128 bytes from 128 i on */

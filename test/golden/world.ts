@@ -109,7 +109,7 @@ export class World {
     for (const b of BACKINGS) m.backing(b.name, b.pages * PAGE, { huge: b.huge });
     for (const spec of mode.slots) {
       if (!spec.initially) continue;
-      const s: SlotState = { spec, gfn: spec.gfns[0], logging: false, young: false, dirty: new Set(), maps: new Map() };
+      const s: SlotState = { spec, gfn: spec.gfns[0], logging: false, young: false, remembered: false, dirty: new Set(), maps: new Map() };
       this.expectErrno(this.setSlot(s, spec.pages), 0, 'adding a slot');
       ref.slots[spec.as_id].push(s);
     }
@@ -498,8 +498,14 @@ export class World {
     return { spec, s: this.ref.slots[spec.as_id].find((x) => x.spec.id === spec.id) };
   }
 
-  private zapped(): void {
-    for (const list of this.ref.slots) for (const s of list) s.young = false;
+  /** Shadow pages are gone, because slots of an address space changed. */
+  private zapped(as: number): void {
+    this.ref.slots.forEach((list, i) => {
+      for (const s of list) {
+        s.remembered = i !== as && (s.remembered || s.young);
+        s.young = false;
+      }
+    });
   }
 
   private overlaps(as: number, gfn: number, pages: number, id: number): boolean {
@@ -521,7 +527,7 @@ export class World {
     }
     if (spec.fixed) return;
     if (!s) {
-      const fresh: SlotState = { spec, gfn, logging: (op.where & 8) !== 0 && !spec.readonly, young: true, dirty: new Set(), maps: new Map() };
+      const fresh: SlotState = { spec, gfn, logging: (op.where & 8) !== 0 && !spec.readonly, young: true, remembered: false, dirty: new Set(), maps: new Map() };
       if (this.overlaps(spec.as_id, gfn, spec.pages, spec.id)) {
         this.expectErrno(this.setSlot(fresh, spec.pages), EEXIST, 'adding a slot over another');
         return;
@@ -530,7 +536,7 @@ export class World {
       this.ref.changeSlots(spec.as_id, WATCHED, () => list.push(fresh));
     } else if (op.action === 'exist') {
       this.expectErrno(this.setSlot(s, 0), 0, 'deleting a slot');
-      this.zapped();
+      this.zapped(spec.as_id);
       this.ref.changeSlots(spec.as_id, WATCHED, () => list.splice(list.indexOf(s), 1));
     } else {
       const old = s.gfn;
@@ -542,7 +548,7 @@ export class World {
       this.expectErrno(errno, bad ? EEXIST : 0, 'moving a slot');
       if (bad) return;
       // Zapped while the slot was nowhere: accesses since then found it at its new place.
-      this.zapped();
+      this.zapped(spec.as_id);
       this.ref.changeSlots(spec.as_id, WATCHED, () => (s.gfn = gfn));
       s.maps.clear();
     }
@@ -735,7 +741,7 @@ export class World {
    */
   private mayBeHidden(gfn: number, slot: SlotState | null): boolean {
     if (slot === null) return false;
-    return (!this.tdp && slot.young) || gfn === this.remembered;
+    return (!this.tdp && (slot.young || slot.remembered)) || gfn === this.remembered;
   }
 
   private isYoung(cpu: Cpu, o: Outcome): boolean {
@@ -1036,7 +1042,8 @@ export class World {
   private knownFlaw(f: Finding): boolean {
     if ((f.rule !== 'M2' && f.rule !== 'M3') || this.tdp || f.gfn === null) return false;
     const as = f.page !== null ? kvm_mmu_role_as_id(this.m, f.page.role) : this.cpus[f.vcpu ?? 0].as;
-    return this.ref.slotAt(as, f.gfn)?.young === true;
+    const slot = this.ref.slotAt(as, f.gfn);
+    return slot !== null && (slot.young || (f.rule === 'M3' && slot.remembered));
   }
 
   /** Everything that is too much for each operation. */

@@ -326,7 +326,10 @@ export function kvm_vm_ioctl_set_subpages(kvm: Kvm, gfn_base: number, maps: read
     for (const [i, access] of maps.entries()) {
       const gfn = gfn_base + i;
       const slot = peek_mode(m, false, gfn);
-      if (!slot) return { errno: -EFAULT, text: noSlot(gfn), npages, access: [] };
+      if (!slot) {
+        if (npages) kvm_flush_remote_tlbs(kvm, 'sub-page permissions changed as far as there is memory');
+        return { errno: -EFAULT, text: noSlot(gfn), npages, access: [] };
+      }
       const info = (slot.arch.subpage_wp_info ??= new Map());
       if (access >>> 0 === FULL_ACCESS) info.delete(gfn - slot.base_gfn);
       else info.set(gfn - slot.base_gfn, access >>> 0);
