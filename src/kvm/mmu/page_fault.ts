@@ -220,25 +220,25 @@ export function kvm_mmu_do_page_fault(
 function direct_page_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   const m = vcpu.kvm.machine;
   enter(m, f.is_tdp && m.tdpMmuEnabled ? 'kvm_tdp_mmu_page_fault' : 'direct_page_fault', vcpu.vcpu_id, f);
-  const r = body();
+  const r = direct_fault(vcpu, f);
   leave(m);
   return r;
+}
 
-  function body(): RET_PF {
-    f.gfn = Math.floor(f.addr / 4096);
-    f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
-    if (page_fault_handle_page_track(vcpu, f)) return RET_PF.WRITE_PROTECTED;
-    const fast = fast_page_fault(vcpu, f);
-    if (fast !== RET_PF.INVALID) return fast;
-    const got = kvm_faultin_pfn(vcpu, f);
-    if (got !== RET_PF.CONTINUE) return got;
-    const abnormal = handle_abnormal_pfn(vcpu, f, ACC_ALL);
-    if (abnormal !== RET_PF.CONTINUE) return abnormal;
-    if (is_page_fault_stale(vcpu, f)) return RET_PF.RETRY;
-    if (is_tdp_mmu(vcpu)) return kvm_tdp_mmu_map(vcpu, f);
-    if (!make_mmu_pages_available(vcpu)) return -28 as RET_PF;
-    return direct_map(vcpu, f);
-  }
+function direct_fault(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
+  f.gfn = Math.floor(f.addr / 4096);
+  f.slot = kvm_vcpu_gfn_to_memslot(vcpu, f.gfn);
+  if (page_fault_handle_page_track(vcpu, f)) return RET_PF.WRITE_PROTECTED;
+  const fast = fast_page_fault(vcpu, f);
+  if (fast !== RET_PF.INVALID) return fast;
+  const got = kvm_faultin_pfn(vcpu, f);
+  if (got !== RET_PF.CONTINUE) return got;
+  const abnormal = handle_abnormal_pfn(vcpu, f, ACC_ALL);
+  if (abnormal !== RET_PF.CONTINUE) return abnormal;
+  if (is_page_fault_stale(vcpu, f)) return RET_PF.RETRY;
+  if (is_tdp_mmu(vcpu)) return kvm_tdp_mmu_map(vcpu, f);
+  if (!make_mmu_pages_available(vcpu)) return -28 as RET_PF;
+  return direct_map(vcpu, f);
 }
 
 /** page_fault_handle_page_track(): a write to a tracked guest table is emulated. */
@@ -256,35 +256,37 @@ export function kvm_faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
   const m = kvm.machine;
   enter(m, 'kvm_faultin_pfn', vcpu.vcpu_id, f);
   enter(m, '__kvm_faultin_pfn', vcpu.vcpu_id, f);
-  const r = body();
+  const r = faultin_pfn(vcpu, f);
   leave(m);
   leave(m);
   return r;
+}
 
-  function body(): RET_PF {
-    f.mmu_seq = kvm.mmu_invalidate_seq;
-    let slot = f.slot;
-    if (slot && slot.flags & KVM_MEMSLOT_INVALID) return RET_PF.RETRY;
-    if (slot && slot.id >= m.caps.userMemSlots && is_guest_mode(vcpu)) {
-      // Private slots are for L1 only: L2 sees nothing there.
-      f.slot = null;
-      slot = null;
-      f.pfnKind = 'noslot';
-      f.map_writable = false;
-      return RET_PF.CONTINUE;
-    }
-    const out = m.pfnResult;
-    enter(m, '__gfn_to_pfn_memslot', vcpu.vcpu_id, f);
-    // Without a slot there is no host address to look up.
-    if (slot) enter(m, 'hva_to_pfn', vcpu.vcpu_id, f);
-    __gfn_to_pfn_memslot(m, slot, f.gfn, f.write, false, out);
-    if (slot) leave(m);
-    leave(m);
-    f.pfnKind = out.kind;
-    f.pfn = out.pfn;
-    f.map_writable = out.writable;
+function faultin_pfn(vcpu: KvmVcpu, f: KvmPageFault): RET_PF {
+  const kvm = vcpu.kvm;
+  const m = kvm.machine;
+  f.mmu_seq = kvm.mmu_invalidate_seq;
+  let slot = f.slot;
+  if (slot && slot.flags & KVM_MEMSLOT_INVALID) return RET_PF.RETRY;
+  if (slot && slot.id >= m.caps.userMemSlots && is_guest_mode(vcpu)) {
+    // Private slots are for L1 only: L2 sees nothing there.
+    f.slot = null;
+    slot = null;
+    f.pfnKind = 'noslot';
+    f.map_writable = false;
     return RET_PF.CONTINUE;
   }
+  const out = m.pfnResult;
+  enter(m, '__gfn_to_pfn_memslot', vcpu.vcpu_id, f);
+  // Without a slot there is no host address to look up.
+  if (slot) enter(m, 'hva_to_pfn', vcpu.vcpu_id, f);
+  __gfn_to_pfn_memslot(m, slot, f.gfn, f.write, false, out);
+  if (slot) leave(m);
+  leave(m);
+  f.pfnKind = out.kind;
+  f.pfn = out.pfn;
+  f.map_writable = out.writable;
+  return RET_PF.CONTINUE;
 }
 
 /** handle_abnormal_pfn(): failed look-ups, and accesses without a slot. */

@@ -35,6 +35,9 @@ export function kvm_tdp_mmu_get_vcpu_root_hpa(vcpu: KvmVcpu): number {
   return root.spt * 4096;
 }
 
+/** Pages that an entry of each level maps: a power is a call, and there is one for each level of each fault. */
+const PAGES_AT = [0, 1, 512, 512 ** 2, 512 ** 3, 512 ** 4];
+
 /** kvm_tdp_mmu_map(): walks down to the goal level, adding tables on the way, and installs the leaf. */
 export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   const kvm = vcpu.kvm;
@@ -55,7 +58,7 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   let hi = 0;
   let base = 0;
   for (;;) {
-    const pages = 512 ** (level - 1);
+    const pages = PAGES_AT[level];
     base = fault.gfn - (fault.gfn % pages);
     sptep = sp.spt * 4096 + (Math.floor(fault.gfn / pages) % 512) * 8;
     lo = m.mem.readLo(sptep);

@@ -4,6 +4,7 @@
  */
 import { emit, enter, leave } from '../observer';
 import { KvmMmuPage, type Kvm, type KvmMemorySlot } from '../kvm_host';
+import type { Machine } from '../machine';
 import { role_get, role_put } from '../roles';
 import { mark_page_dirty_in_slot } from '../kvm_main';
 import { role_sees_slot, search_role } from '../smram';
@@ -95,6 +96,19 @@ export function tdp_mmu_zap_spte_atomic(
   leave(m);
 }
 
+/** trace_kvm_tdp_mmu_spte_changed() */
+function traceChanged(
+  m: Machine,
+  vcpu: number,
+  as_id: number,
+  gfn: number,
+  level: number,
+  old_spte: bigint,
+  new_spte: bigint,
+): void {
+  m.observer?.event({ kind: 'kvm_tdp_mmu_spte_changed', vcpu, as_id, gfn: BigInt(gfn), level, old_spte, new_spte });
+}
+
 /** __handle_changed_spte() */
 export function handle_changed_spte(
   kvm: Kvm,
@@ -112,7 +126,9 @@ export function handle_changed_spte(
   const m = kvm.machine;
   const f = m.spte;
   enter(m, 'handle_changed_spte', vcpu, null);
-  if (!m.caps.tdpChangeTracedLast) traceChanged();
+  const traced = m.observer !== null;
+  if (traced && !m.caps.tdpChangeTracedLast)
+    traceChanged(m, vcpu, as_id, gfn, level, hex64(oldLo, oldHi), hex64(lo, hi));
   const wasPresent = f.isPresent(oldLo, oldHi);
   const isPresent = f.isPresent(lo, hi);
   const wasLeaf = wasPresent && f.isLast(oldLo, level);
@@ -120,21 +136,9 @@ export function handle_changed_spte(
   if (wasLeaf && isLeaf && f.pfn(oldLo, oldHi) !== f.pfn(lo, hi))
     throw new Error(`TDP MMU: gfn 0x${gfn.toString(16)} changes its frame without being zapped first`);
   if (wasPresent && !wasLeaf && (isLeaf || !isPresent)) handle_removed_pt(kvm, f.pfn(oldLo, oldHi), shared, vcpu);
-  if (m.caps.tdpChangeTracedLast) traceChanged();
+  if (traced && m.caps.tdpChangeTracedLast)
+    traceChanged(m, vcpu, as_id, gfn, level, hex64(oldLo, oldHi), hex64(lo, hi));
   leave(m);
-
-  function traceChanged(): void {
-    if (m.observer)
-      m.observer.event({
-        kind: 'kvm_tdp_mmu_spte_changed',
-        vcpu,
-        as_id,
-        gfn: BigInt(gfn),
-        level,
-        old_spte: hex64(oldLo, oldHi),
-        new_spte: hex64(lo, hi),
-      });
-  }
 }
 
 /** handle_removed_pt(): a table left the tree; its entries are frozen one by one, tables below it follow. */
