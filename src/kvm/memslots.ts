@@ -174,11 +174,14 @@ export class Memslots {
   }
 }
 
+/** A power is a call, and there is one for each level of each fault. Level 0 does not exist. */
+const PAGES_AT: readonly number[] = [NaN, 1, 512, 512 ** 2, 512 ** 3, 512 ** 4];
+
+/** KVM_PAGES_PER_HPAGE(): 4K pages that an entry of a level (1 to 5) maps. */
+export const KVM_PAGES_PER_HPAGE = (level: number): number => PAGES_AT[level];
+
 /** Index of a gfn at a level within a slot (gfn_to_index). */
 export const gfn_to_index = (gfn: number, base_gfn: number, level: number): number => {
-  const pages = 512 ** (level - 1);
+  const pages = KVM_PAGES_PER_HPAGE(level);
   return Math.floor(gfn / pages) - Math.floor(base_gfn / pages);
 };
-
-/** KVM_PAGES_PER_HPAGE() */
-export const KVM_PAGES_PER_HPAGE = (level: number): number => 512 ** (level - 1);

@@ -6,6 +6,7 @@ import { enter, leave } from '../observer';
 import { ACC_ALL, type KvmMmuPage, type KvmVcpu } from '../kvm_host';
 import { role_get, role_put } from '../roles';
 import { kvm_flush_remote_tlbs_with_address } from '../x86_requests';
+import { KVM_PAGES_PER_HPAGE } from '../memslots';
 import { markMmioEvent, traceRequested } from './direct_map';
 import { RET_PF, type KvmPageFault } from './fault';
 import { disallowed_hugepage_adjust, kvm_mmu_hugepage_adjust } from './hugepage';
@@ -35,9 +36,6 @@ export function kvm_tdp_mmu_get_vcpu_root_hpa(vcpu: KvmVcpu): number {
   return root.spt * 4096;
 }
 
-/** Pages that an entry of each level maps: a power is a call, and there is one for each level of each fault. */
-const PAGES_AT = [0, 1, 512, 512 ** 2, 512 ** 3, 512 ** 4];
-
 /** kvm_tdp_mmu_map(): walks down to the goal level, adding tables on the way, and installs the leaf. */
 export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   const kvm = vcpu.kvm;
@@ -58,7 +56,7 @@ export function kvm_tdp_mmu_map(vcpu: KvmVcpu, fault: KvmPageFault): RET_PF {
   let hi = 0;
   let base = 0;
   for (;;) {
-    const pages = PAGES_AT[level];
+    const pages = KVM_PAGES_PER_HPAGE(level);
     base = fault.gfn - (fault.gfn % pages);
     sptep = sp.spt * 4096 + (Math.floor(fault.gfn / pages) % 512) * 8;
     lo = m.mem.readLo(sptep);
